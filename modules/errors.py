@@ -1,0 +1,21 @@
+"""The one exception a user is meant to read."""
+
+
+class TextrailError(Exception):
+    """Bad input or a gate that stopped, told as what was expected, what came and what to do.
+
+    The message stands alone: the terminal prints it without a traceback, as the failed component's sentence.
+
+    Args:
+        expected: what the code needed, e.g. "a file with the columns 'review' and 'sentiment'".
+        received: what came instead, naming the file, row, feature or key.
+        fix: what the user can do about it.
+    """
+
+    def __init__(self, expected: str, received: str, fix: str):
+        self.expected, self.received, self.fix = expected, received, fix
+        super().__init__(f"expected {expected}; received {received}. {fix}")
+
+    def __reduce__(self):
+        # Beam carries exceptions between processes by pickling them, which needs the three parts back.
+        return type(self), (self.expected, self.received, self.fix)

@@ -1,0 +1,74 @@
+"""What several tests share: a tiny encoder in the real layout and the larger texts beside the project."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+WORDS = """the a an and of to in is was it this that i you he she we they not no very good bad great awful film movie
+book story food place service staff room phone love loved hate hated like liked enjoy enjoyed bored boring fun funny
+dull bright slow fast long short best worst nice poor rich warm cold hot again never always will would watch read eat
+went go come came back with without for from by on at as but so too more less than then when how what who which all
+some any one two three well badly really quite only just even still yet my your his her our their ##s ##ed ##ing ##ly
+##er ##est un ##able . , ! ? ' - : ; " ( )""".split()
+
+LETTERS = [c for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory) -> Path:
+    """A BERT of 2 layers, 32 wide, with seeded random weights in HuggingFace's layout."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    folder = tmp_path_factory.mktemp("encoder") / "tiny"
+    folder.mkdir()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = list(dict.fromkeys(specials + WORDS + LETTERS + ["##" + c for c in LETTERS]))
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    hidden, layers, inner, positions = 32, 2, 64, 64
+    config = {
+        "architectures": ["BertModel"], "model_type": "bert", "vocab_size": len(vocabulary), "hidden_size": hidden,
+        "num_hidden_layers": layers, "num_attention_heads": 4, "intermediate_size": inner, "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "max_position_embeddings": positions,
+        "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12, "pad_token_id": 0,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"}))
+    random = np.random.default_rng(7)
+
+    def tensor(*shape: int) -> np.ndarray:
+        return random.normal(0, 0.05, shape).astype("float32")
+
+    def norm(name: str) -> dict[str, np.ndarray]:
+        return {f"{name}.weight": 1 + tensor(hidden), f"{name}.bias": tensor(hidden)}
+
+    def linear(name: str, rows: int, columns: int) -> dict[str, np.ndarray]:
+        return {f"{name}.weight": tensor(rows, columns), f"{name}.bias": tensor(rows)}
+
+    weights = {
+        "embeddings.word_embeddings.weight": tensor(len(vocabulary), hidden),
+        "embeddings.position_embeddings.weight": tensor(positions, hidden),
+        "embeddings.token_type_embeddings.weight": tensor(2, hidden),
+        **norm("embeddings.LayerNorm"), **linear("pooler.dense", hidden, hidden),
+    }
+    for i in range(layers):
+        layer = f"encoder.layer.{i}"
+        for part in ("query", "key", "value"):
+            weights |= linear(f"{layer}.attention.self.{part}", hidden, hidden)
+        weights |= linear(f"{layer}.attention.output.dense", hidden, hidden)
+        weights |= norm(f"{layer}.attention.output.LayerNorm")
+        weights |= linear(f"{layer}.intermediate.dense", inner, hidden)
+        weights |= linear(f"{layer}.output.dense", hidden, inner)
+        weights |= norm(f"{layer}.output.LayerNorm")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real texts and golden numbers beside the checkout, or a skip that says what is missing."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not (folder / "data").is_dir():
+        pytest.skip("the folder ../shared with real texts and golden numbers is not beside this checkout")
+    return folder
