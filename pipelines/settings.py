@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
+from components import files
 from modules.errors import TextrailError
 
 RUNS = Path(__file__).parent / "runs"
@@ -173,3 +177,397 @@ class Settings(Section):
     training: Training = Field(default_factory=Training, description="How it is trained.")
     evaluation: Evaluation = Field(..., description="What a model must reach to be pushed.")
     push: Push = Field(default_factory=Push, description="Where it goes.")
+
+
+class SettingsError(TextrailError):
+    """Everything that is wrong with the settings of a run, reported at once.
+
+    Args:
+        source: the settings file.
+        problems: one sentence each, beginning with the key.
+    """
+
+    def __init__(self, source: str, problems: list[str]):
+        self.source, self.problems = source, problems
+        super().__init__("settings as docs/settings.md describes them", f"{source} with {len(problems)} problems", "")
+        lines = problems if len(problems) == 1 else ["", *(f"  {problem}" for problem in problems)]
+        self.args = (f"{source}: " + "\n".join(lines),)
+
+    def __reduce__(self):
+        return type(self), (self.source, self.problems)
+
+
+def ready_made() -> list[str]:
+    """Names of the runs that come with the project, sorted."""
+    return sorted(path.stem for path in RUNS.glob("*.yaml"))
+
+
+def settings_file(name_or_path: str) -> Path:
+    """The file behind a ready-made run's name or a path to a YAML file.
+
+    Raises:
+        TextrailError: neither a ready-made run nor a file.
+    """
+    if name_or_path in ready_made():
+        return RUNS / f"{name_or_path}.yaml"
+    path = Path(name_or_path).expanduser().absolute()
+    if path.is_file():
+        return path
+    known = [*ready_made(), *sorted(str(path) for path in Path(name_or_path).parent.glob("*.y*ml"))]
+    raise TextrailError(f"a settings file, or the name of a ready-made run ({', '.join(ready_made())})",
+                        f"{name_or_path!r}", _did_you_mean(name_or_path, known) or "`textrail list` shows them.")
+
+
+def load(name_or_path: str, overrides: Sequence[str] = (), check_files: bool = True) -> Settings:
+    """The settings of a run, with absolute paths.
+
+    Relative paths count from the project's root in a ready-made run, from the file's folder in one's own, and from
+    the current folder in an override. URIs stay as they are.
+
+    Example: `load("reviews", ["training.epochs=1", "data.path={train: a.csv, validation: b.csv}"])`.
+
+    Args:
+        name_or_path: name of a ready-made run, or a path to a YAML file.
+        overrides: `key=value`, the key with dots, the value as YAML; later ones win.
+        check_files: whether the local files and folders that are read must exist.
+
+    Raises:
+        SettingsError: wrong keys, values or paths, all of the file's together.
+        TextrailError: no such run or file, an override that is not `key=value`, or text that is not YAML.
+    """
+    file = settings_file(name_or_path)
+    raw = _read(file)
+    _make_absolute(raw, PROJECT if file.parent == RUNS else file.parent)
+    overridden = [_override(raw, override) for override in overrides]
+    try:
+        settings = Settings.model_validate(raw, strict=True)
+        problems = _missing_files(settings) if check_files else {}
+    except ValidationError as error:
+        problems = _problems(error)
+    if problems:
+        raise SettingsError(str(file), [
+            f"{path or 'the file'}{' (--set)' if _among(path, overridden) else ''}: {problem}"
+            for path, problem in problems.items()])
+    return settings
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the scalars of YAML 1.2's core schema, in which `no` is a text and `1e-4` a number; keys are texts."""
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+    def construct_mapping(self, node, deep=False):
+        mapping: dict[str, Any] = {}
+        for key, value in node.value:
+            if key.value in mapping:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} a second time", problem_mark=key.start_mark)
+            mapping[key.value] = self.construct_object(value, deep=deep)
+        return mapping
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$"), list("-+.0123456789"))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(file.read_text("utf-8-sig"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{file}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(file)
+        raise TextrailError("valid YAML", f"{where}: {error.problem}", "Correct that line.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TextrailError("a YAML file in UTF-8", f"{file}: {error}", "Save it as UTF-8 text.") from None
+    if not isinstance(raw, dict):
+        raise TextrailError("a mapping of settings such as `data:` and `evaluation:`", f"{_shown(raw)} in {file}",
+                            "docs/settings.md begins with an example.")
+    return raw
+
+
+def _override(raw: dict[str, Any], override: str) -> str:
+    """Puts one `key=value` into the settings, making the mappings on its way, and returns the key."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise TextrailError("--set key=value such as --set training.epochs=2", f"--set {override}", "Write it so.")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise TextrailError(f"a YAML value after --set {key}=", f"{text!r}: {getattr(error, 'problem', error)}",
+                            "Quote texts that have brackets, braces or colons.") from None
+    layer = value
+    for part in reversed(parts):
+        layer = {part: layer}
+    _make_absolute(layer, Path.cwd())
+    for part in parts[:-1]:
+        if not isinstance(raw.get(part), dict):
+            raw[part] = {}
+        raw, layer = raw[part], layer[part]
+    raw[parts[-1]] = layer[parts[-1]]
+    return ".".join(parts)
+
+
+def _make_absolute(raw: dict[str, Any], base: Path) -> None:
+    """Replaces relative paths in settings as they are written, which may still be of any type."""
+    def absolute(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: absolute(item) for key, item in value.items()}
+        if not isinstance(value, str) or not value or files.is_uri(value):
+            return value
+        return str(base / Path(value).expanduser())
+
+    for section, key in (("data", "path"), ("data", "schema_file"), ("data", "data_dir"), ("encoder", "source"),
+                         ("push", "destination")):
+        keys = raw.get(section)
+        if isinstance(keys, dict) and key in keys and (section, keys[key]) != ("encoder", "minilm"):
+            keys[key] = absolute(keys[key])
+
+
+def _missing_files(settings: Settings) -> dict[str, str]:
+    """Key → sentence for each local path that is read and is not there."""
+    data, encoder = settings.data, settings.encoder
+    wanted: dict[str, str | None] = {"data.schema_file": data.schema_file}
+    if data.source == "csv":
+        wanted |= ({f"data.path.{split}": path for split, path in data.path.items()}
+                   if isinstance(data.path, dict) else {"data.path": data.path})
+    problems = {
+        key: f"expected a file at {path}; received {files.describe_missing(path)}. Correct the path."
+        for key, path in wanted.items() if path and not files.is_uri(path) and not files.find(path)}
+    if data.source == "tfds" and not data.download:
+        problems |= _missing_folder("data.data_dir", data.data_dir, "Correct it, or set data.download=true.")
+    if encoder.source != "minilm":
+        guess = _did_you_mean(Path(encoder.source).name, ["minilm"]) or "Correct the path."
+        problems |= _missing_folder("encoder.source", encoder.source, guess)
+    return problems
+
+
+def _missing_folder(key: str, path: str | None, fix: str) -> dict[str, str]:
+    if not path or files.is_uri(path) or Path(path).is_dir():
+        return {}
+    return {key: f"expected a folder at {path}; received {files.describe_missing(path)}. {fix}"}
+
+
+def _problems(error: ValidationError) -> dict[str, str]:
+    """Key → sentence for everything that pydantic found."""
+    found: dict[tuple, str] = {}
+    for detail in error.errors(include_url=False):
+        path = _path(detail["loc"])
+        # The branches of a union each complain about the same key: the first complaint tells the whole type.
+        found.setdefault(path, _sentence(path, detail))
+    # Where one branch of a union fits well enough to complain about a part, the part says more than the whole.
+    return {".".join(map(str, path)): sentence for path, sentence in found.items()
+            if not any(other[:len(path)] == path and other != path and _is_union(path) for other in found)}
+
+
+def _path(loc: tuple) -> tuple:
+    """pydantic's location without the names it gives to a union's branches and to a mapping's keys."""
+    return tuple(part for part in loc
+                 if isinstance(part, int) or not re.search(r"^(str|bool|int|float|constrained-.*)$|\[", part))
+
+
+def _sentence(path: tuple, detail: Any) -> str:
+    kind, value = detail["type"], detail["input"]
+    if kind == "extra_forbidden":
+        keys = [name.rsplit(".", 1)[-1] for name in _siblings(path)]
+        where = f"a key of {'.'.join(path[:-1])}" if len(path) > 1 else "a key of the settings"
+        fix = _nearest_key(path) or f"The keys are {', '.join(keys)}."
+        return f"expected {where}; received an unknown key. {fix}"
+    if kind == "value_error":
+        expected, _, received = str(detail["ctx"]["error"]).partition(", received ")
+        return f"expected {expected}; received {received or _shown(value)}."
+    annotation, metadata = _type_at(path)
+    if detail["loc"][-1] == "[key]":
+        literals = get_args(_dict_of(_type_at(path[:-1])[0])[0])
+        return f"expected {_choice(literals)}; received {_shown(value)}.{_space(_did_you_mean(str(value), literals))}"
+    received = "nothing" if kind == "missing" else _shown(value)
+    literals = [text for branch in _branches(annotation) if get_origin(branch) is Literal for text in get_args(branch)]
+    guess = _did_you_mean(value, literals) if isinstance(value, str) else ""
+    if isinstance(value, bool | int | float) and str in _branches(annotation):
+        guess = "Put quotes around it to make it a text."
+    return f"expected {_allowed(annotation, metadata)}; received {received}.{_space(guess)}"
+
+
+def _nearest_key(path: tuple) -> str:
+    """"Did you mean …?" for an unknown key; a key of another section counts, one of the same section counts more."""
+    siblings = _siblings(path)
+
+    def likeness(key: str) -> float:
+        score = difflib.SequenceMatcher(None, str(path[-1]), key.rsplit(".", 1)[-1]).ratio()
+        return score + 0.05 * (key in siblings)
+
+    best = max((key for key, _ in _keys(Settings)), key=likeness)
+    if likeness(best) < 0.65:
+        return ""
+    if best in siblings:
+        best = ".".join([*map(str, path[:-1]), best.rsplit(".", 1)[-1]])   # names the metric, not METRIC
+    return f"Did you mean {best}?"
+
+
+def _siblings(path: tuple) -> list[str]:
+    parent = ".".join(map(str, path[:-1]))
+    if len(path) == 4 and path[:2] == ("evaluation", "thresholds"):
+        parent = "evaluation.thresholds.METRIC"
+    return [key for key, _ in _keys(Settings) if key.rpartition(".")[0] == parent]
+
+
+def _keys(model: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key with its dots, sections before what they hold."""
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        for branch in _branches(field.annotation):
+            if _is_section(branch):
+                yield from _keys(branch, f"{prefix}{name}.")
+            elif get_origin(branch) is dict and _is_section(get_args(branch)[1]):
+                yield from _keys(get_args(branch)[1], f"{prefix}{name}.METRIC.")
+
+
+def _type_at(path: tuple) -> tuple[Any, list]:
+    """Annotation and bounds of the key, list item or mapping value at a path."""
+    annotation: Any = Settings
+    metadata: list = []
+    for part in path:
+        section = next((branch for branch in _branches(annotation) if _is_section(branch)), None)
+        if section is not None:
+            field = section.model_fields[part]
+            annotation, metadata = field.annotation, field.metadata
+        elif isinstance(part, int):
+            annotation, metadata = get_args(annotation)[0], []
+        else:
+            annotation, metadata = _dict_of(annotation)[1], []
+    return annotation, metadata
+
+
+def _is_union(path: tuple) -> bool:
+    return len(_branches(_type_at(path)[0])) > 1
+
+
+def _dict_of(annotation: Any) -> tuple[Any, Any]:
+    """Key and value type of the mapping among a union's branches."""
+    return next(get_args(branch) for branch in _branches(annotation) if get_origin(branch) is dict)
+
+
+def _branches(annotation: Any) -> tuple:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _allowed(annotation: Any, metadata: Sequence = ()) -> str:
+    """A type in words, e.g. "a number from 0 to 1"."""
+    branches = _branches(annotation)
+    if len(branches) > 1:
+        return " or ".join(_allowed(branch) for branch in branches)
+    if get_origin(annotation) is Annotated:
+        inner, *details = get_args(annotation)
+        return _allowed(inner, [item for detail in details
+                                for item in (detail.metadata if isinstance(detail, FieldInfo) else [detail])])
+    if get_origin(annotation) is Literal:
+        return _choice(get_args(annotation))
+    if get_origin(annotation) is list:
+        return f"a list, each item {_allowed(get_args(annotation)[0])}"
+    if get_origin(annotation) is dict:
+        key, value = get_args(annotation)
+        return f"a mapping of {'names' if key is str else _choice(get_args(key))} to {_allowed(value)}"
+    if _is_section(annotation):
+        return f"a mapping with keys such as `{next(iter(annotation.model_fields))}`"
+    words = {str: "a text", int: "a whole number", float: "a number", bool: "`true` or `false`", NoneType: "`null`"}
+    return words[annotation] + _bounds(metadata)
+
+
+def _bounds(metadata: Sequence) -> str:
+    bounds = {name: f"{getattr(item, name):g}" for item in metadata for name in ("ge", "gt", "le")
+              if hasattr(item, name)}
+    if {"ge", "le"} <= set(bounds):
+        return f" from {bounds['ge']} to {bounds['le']}"
+    return f" of at least {bounds['ge']}" if "ge" in bounds else f" above {bounds['gt']}" if "gt" in bounds else ""
+
+
+def _choice(literals: Sequence[str]) -> str:
+    *most, last = (f"`{literal}`" for literal in literals)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _did_you_mean(value: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(value, known, n=1)
+    return f"Did you mean {close[0]}?" if close else ""
+
+
+def _space(sentence: str) -> str:
+    return f" {sentence}" if sentence else ""
+
+
+def _among(path: str, overridden: Sequence[str]) -> bool:
+    return any(path == key or path.startswith(key + ".") for key in overridden)
+
+
+INTRODUCTION = """\
+# Settings
+
+A run is one YAML file: a ready-made one of `pipelines/runs`, or your own. Every key below can also be given on the
+command line, which wins over the file: `textrail run reviews --set training.epochs=1 --set data.path=mine.csv`.
+Values are YAML, so `0.1`, `null`, `[16, 64]` and `{train: a.csv, validation: b.csv}` work there too.
+
+Relative paths count from the settings file's folder, in `--set` from the current folder, and in ready-made runs from
+the project's root. Paths with a scheme, such as `gs://bucket/reviews.csv`, stay as they are.
+
+A file needs no more than where the rows are and what a model must reach:
+
+```yaml
+description: Is a message spam?
+data:
+  source: csv
+  path: messages.csv          # columns `message` and `kind`; split 80/10/10 by a hash of the row
+  text: message
+  label: kind
+training:
+  epochs: 2
+evaluation:
+  thresholds:
+    accuracy: {min: 0.95, max_drop: 0.01}
+    recall/spam: {min: 0.9}
+```
+"""
+
+
+def documentation() -> str:
+    """The page `docs/settings.md`, written from the models."""
+    lines = [INTRODUCTION]
+    for key, field in _keys(Settings):
+        section = _is_section(field.annotation) and "." not in key
+        if key == "shape" or section:
+            lines += ["" if key == "shape" else f"\n## {key}\n\n{field.description}\n",
+                      "| key | value | default | meaning |", "|---|---|---|---|"]
+        if not section:
+            cells = (f"`{key}`", _allowed(field.annotation, field.metadata), _default(field), field.description or "")
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, Section):
+        return "as below"
+    return f"`{yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).splitlines()[0]}`"
+
+
+if __name__ == "__main__":
+    print(documentation(), end="")

@@ -1,0 +1,163 @@
+"""Settings: every wrong key, value and path is told with its full key, what was expected, what came, and the nearest."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modules.errors import TextrailError
+from pipelines import settings
+
+GOOD = """\
+data: {source: csv, path: rows.csv, text: review}
+evaluation: {thresholds: {accuracy: {min: 0.9}}}
+"""
+
+
+@pytest.fixture
+def run_file(tmp_path) -> Path:
+    (tmp_path / "rows.csv").write_text("review,label\nfine,pos\n")
+    file = tmp_path / "mine.yaml"
+    file.write_text(GOOD)
+    return file
+
+
+def problems(file: Path, text: str, *overrides: str) -> list[str]:
+    file.write_text(text)
+    with pytest.raises(settings.SettingsError) as caught:
+        settings.load(str(file), overrides)
+    return caught.value.problems
+
+
+def test_a_file_gives_absolute_paths_and_defaults(run_file):
+    loaded = settings.load(str(run_file))
+    assert loaded.data.path == str(run_file.parent / "rows.csv")
+    assert (loaded.data.text, loaded.data.label, loaded.encoder.source) == ("review", "label", "minilm")
+
+
+def test_overrides_are_yaml_and_make_the_mappings_on_their_way(run_file, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "a.csv").touch()
+    monkeypatch.chdir(here)
+    loaded = settings.load(str(run_file), [
+        "training.learning_rate=1e-4", "evaluation.length_bands=[8, 16]", "data.text_pair=null", "data.label=no",
+        "data.path={train: a.csv, validation: gs://bucket/b.csv}", "push.destination=out",
+        "evaluation.thresholds.recall/neg.max_drop=0.5"])
+    assert loaded.training.learning_rate == 1e-4
+    assert loaded.evaluation.length_bands == [8, 16]
+    assert loaded.data.label == "no"
+    assert loaded.data.path == {"train": str(here / "a.csv"), "validation": "gs://bucket/b.csv"}
+    assert loaded.push.destination == str(here / "out")
+    assert loaded.evaluation.thresholds["accuracy"].min == 0.9
+    assert loaded.evaluation.thresholds["recall/neg"].max_drop == 0.5
+
+
+def test_all_problems_of_a_file_come_together(run_file):
+    assert problems(run_file, """\
+epochs: 3
+data: {source: csvv, path: {trian: a.tsv, train: 3}, text: 12, split: {train: 2}}
+model: {max_len: 3, max_length: x, fine_tune_layers: -1}
+training: [1]
+encoder:
+evaluation: {thresholds: {accuracy: {mim: 1}, loss: {}}, length_bands: [1, b]}
+push: {keep: true, wibble: 1}
+""") == [
+        "data.source: expected `csv` or `tfds`; received 'csvv'. Did you mean csv?",
+        "data.path.trian: expected `train`, `validation` or `test`; received 'trian'. Did you mean train?",
+        "data.path.train: expected a text; received 3. Put quotes around it to make it a text.",
+        "data.text: expected a text; received 12. Put quotes around it to make it a text.",
+        "data.split.train: expected a number from 0 to 1; received 2.",
+        "encoder: expected a mapping with keys such as `source`; received nothing.",
+        "model.max_length: expected a whole number from 8 to 4096; received 'x'.",
+        "model.fine_tune_layers: expected `all` or a whole number of at least 0; received -1.",
+        "model.max_len: expected a key of model; received an unknown key. Did you mean model.max_length?",
+        "training: expected a mapping with keys such as `epochs`; received a list.",
+        "evaluation.thresholds.accuracy.mim: expected a key of evaluation.thresholds.accuracy; received an unknown key."
+        " Did you mean evaluation.thresholds.accuracy.min?",
+        "evaluation.thresholds.loss: expected at least one of min, max, max_drop: a threshold without a bound lets "
+        "everything pass; received an empty mapping.",
+        "evaluation.length_bands.1: expected a whole number; received 'b'.",
+        "push.keep: expected a whole number of at least 1; received true.",
+        "push.wibble: expected a key of push; received an unknown key. The keys are destination, keep.",
+        "epochs: expected a key of the settings; received an unknown key. Did you mean training.epochs?",
+    ]
+
+
+def test_what_is_missing_is_named(run_file):
+    assert problems(run_file, "description: nothing else\n") == [
+        "data: expected a mapping with keys such as `source`; received nothing.",
+        "evaluation: expected a mapping with keys such as `thresholds`; received nothing.",
+    ]
+    assert problems(run_file, GOOD, "data.source=tfds") == [
+        "data: expected `data.name` for source tfds; received none; set for example data.name=imdb_reviews."]
+    assert problems(run_file, GOOD, "data.split.train=0.5") == [
+        "data.split: expected shares that sum to 1; received train + validation + test = 0.7."]
+
+
+def test_paths_must_be_there_unless_they_are_uris(run_file):
+    folder = run_file.parent
+    assert problems(run_file, GOOD.replace("rows", "row"), "encoder.source=minlm", "data.schema_file=/no/s.pbtxt") == [
+        "data.schema_file (--set): expected a file at /no/s.pbtxt; received no 'no' in /. Correct the path.",
+        f"data.path: expected a file at {folder}/row.csv; received no 'row.csv' in {folder}, nearest is 'rows.csv'. "
+        "Correct the path.",
+        f"encoder.source (--set): expected a folder at {Path.cwd()}/minlm; received no 'minlm' in {Path.cwd()}. "
+        "Did you mean minilm?",
+    ]
+    assert settings.load(str(run_file), check_files=False).data.path == f"{folder}/row.csv"
+    assert settings.load(str(run_file), ["data.path=gs://b/row.csv"]).data.path == "gs://b/row.csv"
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("a: 1\nb: 2\na: 3\n", "expected valid YAML; received {file}, line 3, column 1: the key 'a' a second time. "
+                           "Correct that line."),
+    ("a: [1\nb: 2\n", "expected valid YAML; received {file}, line 2, column 2: expected ',' or ']', but got ':'. "
+                      "Correct that line."),
+    ("- 1\n", "expected a mapping of settings such as `data:` and `evaluation:`; received a list in {file}. "
+              "docs/settings.md begins with an example."),
+])
+def test_text_that_is_not_yaml_gives_line_and_column(run_file, text, sentence):
+    run_file.write_text(text)
+    with pytest.raises(TextrailError) as caught:
+        settings.load(str(run_file))
+    assert str(caught.value) == sentence.format(file=run_file)
+
+
+def test_an_unknown_run_names_the_nearest(monkeypatch, tmp_path):
+    (tmp_path / "reviews.yaml").write_text("data: {source: csv, path: a.csv}\n" + GOOD.splitlines()[1])
+    monkeypatch.setattr(settings, "RUNS", tmp_path)
+    with pytest.raises(TextrailError) as caught:
+        settings.load("revews")
+    assert str(caught.value) == ("expected a settings file, or the name of a ready-made run (reviews); "
+                                 "received 'revews'. Did you mean reviews?")
+    assert settings.load("reviews", check_files=False).data.path == str(settings.PROJECT / "a.csv")
+
+
+@pytest.mark.parametrize("override, sentence", [
+    ("training.epochs", "expected --set key=value such as --set training.epochs=2; received --set training.epochs. "
+                        "Write it so."),
+    ("data.text={", "expected a YAML value after --set data.text=; received '{': expected the node content, but found "
+                    "'<stream end>'. Quote texts that have brackets, braces or colons."),
+])
+def test_an_override_that_cannot_be_read(run_file, override, sentence):
+    with pytest.raises(TextrailError) as caught:
+        settings.load(str(run_file), [override])
+    assert str(caught.value) == sentence
+
+
+def test_one_problem_is_one_line(run_file):
+    with pytest.raises(settings.SettingsError) as caught:
+        settings.load(str(run_file), ["training.epochs=0"])
+    assert str(caught.value) == (
+        f"{run_file}: training.epochs (--set): expected a whole number of at least 1; received 0.")
+
+
+def test_the_page_of_all_keys_is_complete():
+    page = (settings.PROJECT / "docs/settings.md").read_text("utf-8")
+    assert page == settings.documentation(), "run `python -m pipelines.settings > docs/settings.md`"
+
+
+def test_settings_import_nothing_heavy():
+    code = "import sys, pipelines.settings; print([m for m in ('tensorflow', 'tfx', 'apache_beam') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
