@@ -1,0 +1,48 @@
+# Two commands do everything on a bare machine: `make demo` and `make test`.
+# Needed beforehand: Python 3.10 (or UV_PYTHON=3.11 … 3.13 on glibc 2.39 or newer), make and a C++ compiler.
+
+SHELL := /bin/bash
+RUN ?= reviews
+
+# uv from the PATH if it works there, or one of our own beside the project's environment.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
+export UV_NATIVE_TLS := 1
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+STAMP := .venv/.installed
+
+.PHONY: setup demo test lint docs bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml uv.lock $(filter .uv/bin/uv,$(UV))
+	$(UV) sync --frozen --all-extras
+	@touch $@
+
+# Under pyenv, python3 may name a version that is not installed; the system's own does as well.
+.uv/bin/uv:
+	@for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11 python3.10; do \
+	  $$python -m venv .uv 2>/dev/null && .uv/bin/python -m pip install -q uv && exit 0; done; \
+	echo "make needs uv: none on the PATH, and no python3 here can make a virtual environment (on Debian: apt install python3-venv)" >&2; exit 1
+
+demo: setup
+	.venv/bin/textrail run $(RUN)
+	.venv/bin/textrail predict $(RUN) \
+	  "We came for a quick lunch and stayed all afternoon, the food and the people were that good." \
+	  "The zip broke on day two and nobody answers my emails."
+
+test: setup
+	.venv/bin/python -m pytest
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+docs: setup
+	.venv/bin/python -m pipelines.settings > docs/settings.md
+
+bench: setup
+	@for file in benchmarks/*.py; do echo "== $$file"; .venv/bin/python $$file || exit 1; done
+
+clean:
+	rm -rf .venv .uv build *.egg-info

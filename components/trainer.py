@@ -1,0 +1,102 @@
+"""Trainer: runs a task's `run_fn` on the transformed examples and the encoder."""
+
+import hashlib
+import importlib
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
+from tfx.utils import path_utils
+
+from components.artifacts import DataBlessing, Encoder
+from components.code_fingerprint import code_fingerprint
+from modules import progress
+from modules.training import TrainArgs
+
+
+class TrainerSpec(component_spec.ComponentSpec):
+    PARAMETERS = {
+        "run_fn": component_spec.ExecutionParameter(type=str),
+        "settings": component_spec.ExecutionParameter(type=str),
+        "code": component_spec.ExecutionParameter(type=str),
+        "checkpoints": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
+        "encoder": component_spec.ChannelParameter(type=Encoder),
+        "gate": component_spec.ChannelParameter(type=DataBlessing),
+    }
+    OUTPUTS = {
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
+    }
+
+
+class Executor(base_executor.BaseExecutor):
+    """Turns artifacts into `TrainArgs` and calls the `run_fn`."""
+
+    def Do(self, input_dict: dict[str, list], output_dict: dict[str, list], exec_properties: dict[str, Any]) -> None:
+        """Trains and exports.
+
+        Args:
+            input_dict: `examples` (transformed, splits train and validation), `transform_graph`, `encoder`, `gate`.
+            output_dict: `model`, a SavedModel under `Format-Serving/`; `model_run`, TensorBoard logs and history.
+            exec_properties: see `Trainer`.
+        """
+        model, run = (artifact_utils.get_single_instance(output_dict[key]) for key in ("model", "model_run"))
+        checkpoint_dir = os.path.join(exec_properties["checkpoints"], _identity(input_dict, exec_properties))
+        args = TrainArgs(
+            train_files=_files(input_dict["examples"], "train"),
+            validation_files=_files(input_dict["examples"], "validation"),
+            transform_graph=artifact_utils.get_single_uri(input_dict["transform_graph"]),
+            encoder=artifact_utils.get_single_uri(input_dict["encoder"]),
+            serving_dir=path_utils.serving_model_dir(model.uri), run_dir=run.uri, checkpoint_dir=checkpoint_dir,
+            settings=json.loads(exec_properties["settings"]))
+        module, function = exec_properties["run_fn"].rsplit(".", 1)
+        if tf.io.gfile.exists(checkpoint_dir):
+            progress.report(f"found the checkpoint of a training that was cut off: {checkpoint_dir}", lasting=True)
+        getattr(importlib.import_module(module), function)(args)
+        if tf.io.gfile.exists(checkpoint_dir):
+            tf.io.gfile.rmtree(checkpoint_dir)
+
+
+def _identity(input_dict: dict[str, list], exec_properties: dict[str, Any]) -> str:
+    """Names a training by all it depends on, so that only the very same one resumes from its checkpoint."""
+    inputs = {key: [artifact.uri for artifact in artifacts] for key, artifacts in input_dict.items()}
+    parts = [inputs, {key: exec_properties[key] for key in ("run_fn", "settings", "code")}]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _files(examples: list, split: str) -> list[str]:
+    folder = artifact_utils.get_split_uri(examples, split)
+    return [os.path.join(folder, name) for name in sorted(tf.io.gfile.listdir(folder)) if not name.startswith(".")]
+
+
+class Trainer(base_component.BaseComponent):
+    """Trains a model with the `run_fn` of a task module.
+
+    Args:
+        examples: transformed examples.
+        transform_graph: the graph that made them, which the model takes along.
+        encoder: pretrained weights and vocabulary.
+        gate: that the data passed, so that nothing trains before.
+        settings: plain values for the `run_fn`.
+        run_fn: its import path. Its source and all it uses counts for the cache.
+        checkpoints: folder for checkpoints of a training in progress.
+    """
+
+    SPEC_CLASS = TrainerSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(self, examples: channel.BaseChannel, transform_graph: channel.BaseChannel,
+                 encoder: channel.BaseChannel, gate: channel.BaseChannel, settings: dict[str, Any], run_fn: str,
+                 checkpoints: str):
+        super().__init__(TrainerSpec(
+            examples=examples, transform_graph=transform_graph, encoder=encoder, gate=gate,
+            settings=json.dumps(settings, sort_keys=True), run_fn=run_fn, code=code_fingerprint(run_fn),
+            checkpoints=checkpoints, model=channel.Channel(type=standard_artifacts.Model),
+            model_run=channel.Channel(type=standard_artifacts.ModelRun)))

@@ -1,0 +1,89 @@
+"""What every exported model has in common: it owns its transform graph, takes plain strings, and says what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+MANIFEST = "assets.extra/textrail.json"
+
+
+class RawFeatures(tf.Module):
+    """The transform graph, ready to be called from a signature.
+
+    Args:
+        transform_graph: folder that the Transform step wrote.
+    """
+
+    def __init__(self, transform_graph: str):
+        super().__init__()
+        output = tft.TFTransformOutput(transform_graph)
+        self.spec = output.raw_feature_spec()
+        self.layer = output.transform_features_layer()  # kept, so that its assets are saved with the model
+
+    def from_strings(self, texts: Mapping[str, tf.Tensor]) -> dict[str, Any]:
+        """Plain strings by feature name, each [batch], to transformed features."""
+        return self.layer({name: self._as_parsed(name, values) for name, values in texts.items()})
+
+    def from_examples(self, serialized: tf.Tensor, *, without: str | None = None) -> dict[str, Any]:
+        """Serialized tf.Examples [batch] to transformed features.
+
+        Args:
+            serialized: [batch] string.
+            without: feature that is not read: the label, which a server does not know.
+        """
+        spec = {name: feature for name, feature in self.spec.items() if name != without}
+        return self.layer(tf.io.parse_example(serialized, spec))
+
+    def _as_parsed(self, name: str, values: tf.Tensor) -> tf.Tensor | tf.SparseTensor:
+        """[batch] strings in the form in which tf.io.parse_example would have given them."""
+        if isinstance(self.spec[name], tf.io.FixedLenFeature):
+            return tf.reshape(values, [-1, *self.spec[name].shape])  # [batch] or [batch, 1]
+        rows = tf.range(tf.size(values, out_type=tf.int64))
+        return tf.SparseTensor(tf.stack([rows, tf.zeros_like(rows)], axis=1), values,
+                               tf.stack([tf.size(values, out_type=tf.int64), 1]))
+
+
+def length_bands(counts: tf.Tensor, ends: list[int]) -> tf.Tensor:
+    """Names the band of each length.
+
+    With the ends 16 and 32: 16 → "1-16", 17 → "17-32", 33 → ">32".
+
+    Args:
+        counts: [batch] int64, tokens.
+        ends: upper ends of the bands, ascending.
+
+    Returns:
+        [batch] string.
+    """
+    starts = [1, *(end + 1 for end in ends[:-1])]
+    names = [f"{start}-{end}" for start, end in zip(starts, ends, strict=True)] + [f">{ends[-1]}"]
+    return tf.gather(tf.constant(names), tf.searchsorted(tf.constant(ends, tf.int64), counts, side="left"))
+
+
+def export(module: tf.Module, signatures: Mapping[str, Any], folder: str, manifest: Mapping[str, Any]) -> None:
+    """Writes a SavedModel with its manifest, beside and then renamed: a reader never sees half of it.
+
+    Args:
+        module: owns all variables and assets.
+        signatures: name → concrete function.
+        folder: where the SavedModel goes.
+        manifest: what a client needs to know beside the signatures, written to `assets.extra/textrail.json`.
+    """
+    beside = folder.rstrip("/") + ".part"
+    if tf.io.gfile.exists(beside):
+        tf.io.gfile.rmtree(beside)
+    tf.saved_model.save(module, beside, signatures=dict(signatures))
+    path = os.path.join(beside, MANIFEST)
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(json.dumps(manifest, indent=1, ensure_ascii=False))
+    if os.path.isdir(folder) and not os.listdir(folder):
+        shutil.rmtree(folder)  # TFX makes the folder of an output before the component runs
+    tf.io.gfile.rename(beside, folder, overwrite=True)

@@ -1,0 +1,362 @@
+"""The training loop: one for every shape.
+
+A task brings a `forward` that turns a batch into sums (loss, weight, correct answers …); everything around it is
+here: the step under a distribution strategy, the schedule, validation, early stopping with the best weights kept,
+resuming after a kill, progress, TensorBoard, and stopping on a loss that is not a number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from modules import progress
+from modules.errors import TextrailError
+from modules.optimization import AdamW, learning_rate
+
+Batch = dict[str, tf.Tensor]
+Sums = dict[str, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """What the Trainer component hands to a `run_fn`.
+
+    Attributes:
+        train_files: gzip TFRecords of transformed training examples.
+        validation_files: the same for validation.
+        transform_graph: folder of the transform graph.
+        encoder: folder of the encoder in HuggingFace's layout.
+        serving_dir: where the SavedModel goes.
+        run_dir: where TensorBoard logs and `history.json` go.
+        checkpoint_dir: folder that outlives a killed run; a later run with the same inputs resumes from it.
+        settings: the settings of the run that concern training, as plain values.
+    """
+
+    train_files: list[str]
+    validation_files: list[str]
+    transform_graph: str
+    encoder: str
+    serving_dir: str
+    run_dir: str
+    checkpoint_dir: str
+    settings: dict[str, Any]
+
+
+@dataclass
+class History:
+    """What happened, kept through a resume.
+
+    Attributes:
+        step: steps taken.
+        rounds: one dict a validation round: step, epoch, learning_rate, seconds, examples_per_second, and the means
+            of the sums for `train` and `validation`.
+        best: best validation value so far, as a number where larger is better.
+        best_round: index of the round it was reached in, -1 before the first.
+        seconds: training time, in seconds, over all resumes.
+    """
+
+    step: int = 0
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -math.inf
+    best_round: int = -1
+    seconds: float = 0.0
+
+
+def choose_strategy(wanted: str) -> tf.distribute.Strategy:
+    """The distribution strategy of `training.strategy`.
+
+    Raises:
+        TextrailError: no GPU for `mirrored`, no TPU for `tpu`.
+    """
+    if wanted == "one_device":
+        return tf.distribute.get_strategy()
+    if wanted == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")[1:] and \
+            tf.config.list_logical_devices("CPU")
+        if not devices:
+            raise TextrailError("GPUs for training.strategy=mirrored", "a machine without one",
+                                "Set training.strategy=one_device.")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver("")
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise TextrailError("a TPU for training.strategy=tpu", f"none that answers ({error})",
+                            "Set training.strategy=one_device, or run on a TPU machine.") from error
+
+
+class Training:
+    """One training, from its first step or from where a killed one left off.
+
+    Args:
+        forward: (batch, training) → sums over the batch: `loss` and `weight` (what the loss is divided by), and any
+            further sums to be reported, each [] float32.
+        trained: name → variable that is trained, in a fixed order.
+        state: further variables that change while training (seeds of dropout), kept in checkpoints.
+        batches: epoch → its batches; the same epoch gives the same batches again.
+        steps_per_epoch: batches of an epoch.
+        validation: batches to validate on.
+        settings: the `training` section of the settings.
+        scale_loss: true for float16.
+        strategy: where it runs.
+        run_dir: TensorBoard logs and `history.json`.
+        checkpoint_dir: see `TrainArgs`.
+    """
+
+    def __init__(self, *, forward: Callable[[Batch, bool], Sums], trained: dict[str, tf.Variable],
+                 state: Sequence[tf.Variable], batches: Callable[[int], tf.data.Dataset], steps_per_epoch: int,
+                 validation: tf.data.Dataset, settings: dict[str, Any], scale_loss: bool,
+                 strategy: tf.distribute.Strategy, run_dir: str, checkpoint_dir: str):
+        self.forward, self.strategy, self.settings = forward, strategy, settings
+        self.trained = list(trained.values())
+        self.batches, self.steps_per_epoch = batches, steps_per_epoch
+        self.validation = strategy.experimental_distribute_dataset(validation)
+        self.total_steps = steps_per_epoch * settings["epochs"]
+        self.history = History()
+        self.run_dir = Path(run_dir)
+        self.writer = tf.summary.create_file_writer(str(self.run_dir))
+        with strategy.scope():
+            self.optimizer = AdamW(self.trained, list(trained), weight_decay=settings["weight_decay"],
+                                   clip_norm=settings["clip_norm"], scale_loss=scale_loss)
+            self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self.best_weights = [tf.Variable(v, trainable=False) for v in self.trained]
+        self.bookkeeping = tf.Variable("", dtype=tf.string, trainable=False)
+        self.checkpoints = tf.train.CheckpointManager(
+            tf.train.Checkpoint(weights=self.trained, state=list(state), optimizer=self.optimizer.state(),
+                                best=self.best_weights, step=self.step, bookkeeping=self.bookkeeping),
+            checkpoint_dir, max_to_keep=2)
+        self.train_step, self.validation_step = self._compile()
+
+    def fit(self) -> History:
+        """Trains, and leaves the best validated weights in the variables.
+
+        Returns:
+            The history, also written to `history.json` in the run's folder.
+
+        Raises:
+            TextrailError: the loss is not a finite number.
+        """
+        self._resume()
+        while self.history.step < self.total_steps and not self._out_of_patience():
+            self._epoch(self.history.step // self.steps_per_epoch)
+        for variable, best in zip(self.trained, self.best_weights, strict=True):
+            variable.assign(best)
+        self.writer.close()
+        return self.history
+
+    def _compile(self) -> tuple[Callable[[Batch], Sums], Callable[[Batch], Sums]]:
+        # One trace with free batch and length: tracing BERT anew for each bucket would cost seconds apiece.
+        options = {"input_signature": [self.validation.element_spec]}
+
+        @tf.function(jit_compile=self.settings["xla"] or None, **options)
+        def train_step(batch: Batch) -> Sums:
+            return self._summed(self.strategy.run(self._replica_step, (batch,)))
+
+        @tf.function(**options)
+        def validation_step(batch: Batch) -> Sums:
+            return self._summed(self.strategy.run(lambda one: self.forward(one, False), (batch,)))
+
+        return train_step, validation_step
+
+    def _replica_step(self, batch: Batch) -> Sums:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.trained)
+            sums = self.forward(batch, True)
+            loss = sums["loss"] / self._over_replicas(sums["weight"]) * self.optimizer.loss_scale
+        gradients = [None if g is None else self._over_replicas(tf.convert_to_tensor(g))
+                     for g in tape.gradient(loss, self.trained)]
+        norm = self.optimizer.apply(gradients, self._rate(self.step))
+        self.step.assign_add(1)
+        return {**sums, "gradient_norm": norm / self.strategy.num_replicas_in_sync}
+
+    def _over_replicas(self, value: tf.Tensor) -> tf.Tensor:
+        if self.strategy.num_replicas_in_sync == 1:
+            return value
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+    def _summed(self, sums: Sums) -> Sums:
+        return {name: self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+                for name, value in sums.items()}
+
+    def _rate(self, step: tf.Tensor) -> tf.Tensor:
+        return learning_rate(step, self.settings["learning_rate"], self.total_steps,
+                             int(self.settings["warmup"] * self.total_steps), self.settings["schedule"])
+
+    def _epoch(self, epoch: int) -> None:
+        done = self.history.step - epoch * self.steps_per_epoch
+        every = max(1, self.steps_per_epoch // self.settings["evaluations_per_epoch"])
+        meter = Meter(self.history.step, self.total_steps)
+        saved = time.monotonic()
+        # Validation also ends the epoch; a round just before its last few steps would only repeat it.
+        due = {step for step in range(every, self.steps_per_epoch - every // 2, every)} | {self.steps_per_epoch}
+        batches = self.strategy.experimental_distribute_dataset(self.batches(epoch).skip(done))
+        for position, batch in enumerate(batches, start=done + 1):
+            meter.add(self.train_step(batch))
+            self.history.step += 1
+            if position in due:
+                self._validate(epoch, meter)
+                meter = Meter(self.history.step, self.total_steps)
+                saved = time.monotonic()
+                if self._out_of_patience():
+                    return
+            elif meter.tick_is_due():
+                self._tick(epoch, meter)
+                if time.monotonic() - saved > self.settings["checkpoint_seconds"]:
+                    self._save(meter.seconds())
+                    saved = time.monotonic()
+
+    def _tick(self, epoch: int, meter: Meter) -> None:
+        recent = meter.tick()
+        self._stop_if_not_finite(recent["loss"])
+        rate = float(self._rate(self.step))
+        with self.writer.as_default(step=self.history.step):
+            for name, value in {**recent, "learning_rate": rate, "examples_per_second": meter.rate()}.items():
+                tf.summary.scalar(f"train/{name}", value)
+        progress.report(
+            f"epoch {epoch + 1}/{self.settings['epochs']}, step {self.history.step}/{self.total_steps}, "
+            f"loss {recent['loss']:.3f}, {meter.rate():.0f} examples/s, {duration(meter.left())} left",
+            epoch=epoch + 1, step=self.history.step, loss=recent["loss"], examples_per_second=meter.rate(),
+            seconds_left=meter.left())
+
+    def _validate(self, epoch: int, meter: Meter) -> None:
+        train, seconds, rate = meter.means(), meter.seconds(), meter.rate()
+        self._stop_if_not_finite(train["loss"])
+        validation = means([{name: value.numpy() for name, value in self.validation_step(batch).items()}
+                            for batch in self.validation])
+        history, metric = self.history, self.settings["early_stopping_metric"]
+        history.rounds.append({
+            "step": history.step, "epoch": epoch + 1, "learning_rate": float(self._rate(self.step - 1)),
+            "seconds": round(seconds, 3), "examples_per_second": round(rate, 2), "train": train,
+            "validation": validation})
+        value = -validation["loss"] if metric == "loss" else validation[metric]
+        if value > history.best:
+            history.best, history.best_round = value, len(history.rounds) - 1
+            for best, variable in zip(self.best_weights, self.trained, strict=True):
+                best.assign(variable)
+        with self.writer.as_default(step=history.step):
+            for name, number in validation.items():
+                tf.summary.scalar(f"validation/{name}", number)
+        self.writer.flush()
+        self._save(seconds)
+        told = ", ".join(f"{name} {number:.4f}" for name, number in validation.items())
+        progress.report(f"epoch {epoch + 1}/{self.settings['epochs']}, step {history.step}/{self.total_steps}: "
+                        f"train loss {train['loss']:.4f}; validation {told}; {rate:.0f} examples/s",
+                        lasting=True, epoch=epoch + 1, step=history.step, loss=train["loss"], **{
+                            f"validation_{name}": number for name, number in validation.items()})
+
+    def _out_of_patience(self) -> bool:
+        waited = len(self.history.rounds) - 1 - self.history.best_round
+        return waited >= self.settings["patience"] * self.settings["evaluations_per_epoch"]
+
+    def _stop_if_not_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise TextrailError(
+                "a finite training loss", f"{loss} within the steps up to {self.history.step}",
+                "Lower training.learning_rate, keep training.clip_norm above 0, or set training.precision=float32.")
+
+    def _save(self, seconds: float) -> None:
+        self.history.seconds += seconds
+        self.bookkeeping.assign(json.dumps(self.history.__dict__))
+        self.checkpoints.save()
+        (self.run_dir / "history.json").write_text(json.dumps(self.history.__dict__, indent=1))
+
+    def _resume(self) -> None:
+        if not self.checkpoints.latest_checkpoint:
+            return
+        try:
+            self.checkpoints.checkpoint.restore(self.checkpoints.latest_checkpoint).assert_consumed()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            raise TextrailError(
+                f"a checkpoint of this very model in {self.checkpoints.directory}", f"another one ({error})",
+                "Delete that folder to train from the beginning.") from error
+        self.history = History(**json.loads(self.bookkeeping.numpy()))
+        (self.run_dir / "history.json").write_text(json.dumps(self.history.__dict__, indent=1))
+        progress.report(f"resumed at step {self.history.step} of {self.total_steps}", lasting=True,
+                        step=self.history.step)
+
+
+class Meter:
+    """Sums of the steps since the last validation, speed, and time left.
+
+    Sums stay on the device until a tick: reading one waits for its step.
+    """
+
+    def __init__(self, step: int, total_steps: int, tick_seconds: float = 1.0):
+        self.first_step, self.total_steps, self.tick_seconds = step, total_steps, tick_seconds
+        self.read: list[dict[str, float]] = []
+        self.waiting: list[Sums] = []
+        self.started = self.ticked = time.monotonic()
+        self.warm: float | None = None
+
+    def add(self, sums: Sums) -> None:
+        self.waiting.append(sums)
+        if self.warm is None:
+            # The first step traces the graph: speed counts from its end.
+            sums["loss"].numpy()
+            self.warm = self.ticked = time.monotonic()
+
+    def tick_is_due(self) -> bool:
+        return time.monotonic() - self.ticked > self.tick_seconds
+
+    def tick(self) -> dict[str, float]:
+        """Means of the steps since the last tick."""
+        recent = [{name: float(value) for name, value in sums.items()} for sums in self.waiting]
+        self.read += recent
+        self.waiting, self.ticked = [], time.monotonic()
+        return means(recent)
+
+    def means(self) -> dict[str, float]:
+        """Means of all steps."""
+        if self.waiting:
+            self.tick()
+        return means(self.read)
+
+    def seconds(self) -> float:
+        """Seconds since the last call, so that a checkpoint adds up what was not yet counted."""
+        now = time.monotonic()
+        seconds, self.started = now - self.started, now
+        return seconds
+
+    def rate(self) -> float:
+        """Weight (examples or tokens) a second."""
+        if self.warm is None or len(self.read) <= 1:
+            return 0.0
+        return sum(sums["weight"] for sums in self.read[1:]) / max(self.ticked - self.warm, 1e-9)
+
+    def left(self) -> float:
+        """Seconds left at the present speed."""
+        if self.warm is None or len(self.read) <= 1:
+            return math.nan
+        a_step = (self.ticked - self.warm) / (len(self.read) - 1)
+        return (self.total_steps - self.first_step - len(self.read)) * a_step
+
+
+def means(sums: Iterable[dict[str, float]]) -> dict[str, float]:
+    """Adds up sums and divides them by the weight; a gradient norm is averaged over steps."""
+    sums = list(sums)
+    total = {name: float(sum(one[name] for one in sums)) for name in (sums[0] if sums else ())}
+    weight = total.pop("weight", 0.0)
+    return {name: value / (len(sums) if name == "gradient_norm" else weight or math.nan)
+            for name, value in total.items()}
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `42 s`, `3 min 05 s`, `1 h 20 min`."""
+    if not math.isfinite(seconds):
+        return "?"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

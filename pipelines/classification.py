@@ -1,0 +1,135 @@
+"""Classification: labelled text, or pairs of texts, to a pushed model that answers plain strings.
+
+| step     | component                                   | what comes out                                    |
+|----------|---------------------------------------------|---------------------------------------------------|
+| read     | ExampleGen                                  | rows as tf.Examples, splits kept                  |
+| look     | StatisticsGen, SchemaGen                    | statistics, schema                                |
+| gate     | ExampleValidator, AnomalyGate               | nothing, or a stop with feature, reason and fix   |
+| words    | EncoderImporter                             | the encoder, checked                              |
+| encode   | TextTransform                               | unpadded token ids, and the graph that makes them |
+| train    | Trainer                                     | SavedModel, history                               |
+| baseline | ServedModel                                 | what the push destination serves now              |
+| judge    | Evaluator                                   | metrics, slices, verdict                          |
+| check    | ModelCheck                                  | a fresh process asked it plain strings            |
+| push     | Pusher                                      | a new version, or a stop with the table           |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from tfx.components.example_validator.component import ExampleValidator
+from tfx.components.statistics_gen.component import StatisticsGen
+from tfx.orchestration import metadata, pipeline
+
+from components.anomaly_gate import AnomalyGate
+from components.code_fingerprint import code_fingerprint
+from components.encoder_importer import EncoderImporter, encoder_fingerprint
+from components.evaluator import Evaluator
+from components.example_gen import ExampleGen, data_fingerprint
+from components.model_check import ModelCheck
+from components.pusher import Pusher
+from components.schema_gen import SchemaGen, schema_fingerprint
+from components.served_model import ServedModel
+from components.text_transform import TextTransform
+from components.trainer import Trainer
+from components.versions import read_manifest, served_version
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.workspace import Workspace
+
+PREPROCESSING_FN = "modules.classifier.preprocessing_fn"
+RUN_FN = "modules.classifier.run_fn"
+
+
+def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) -> pipeline.Pipeline:
+    """The pipeline of a classification run.
+
+    Args:
+        settings: validated, with absolute paths.
+        run: name of the run.
+        paths: where its state lives.
+        forced: true if any step is to run although cached, so that its model is a new one.
+
+    Returns:
+        The pipeline, with caching on.
+
+    Raises:
+        TextrailError: data, encoder or schema are not where the settings say.
+    """
+    data, columns = settings.data, {key: getattr(settings.data, key) for key in ("text", "text_pair", "label")}
+    texts = [column for column in (data.text, data.text_pair) if column]
+    destination = settings.push.destination or str(paths.pushed)
+    fingerprints = {
+        "data": data_fingerprint(data.model_dump()), "encoder": encoder_fingerprint(settings.encoder.source),
+        "schema": schema_fingerprint(data.schema_file or "")}
+    recipe = _recipe(settings, fingerprints)
+    baseline = _baseline(destination, recipe, forced)
+
+    examples = ExampleGen(data=data.model_dump(), fingerprint=fingerprints["data"])
+    statistics = StatisticsGen(examples=examples.outputs["examples"])
+    schema = SchemaGen(statistics=statistics.outputs["statistics"], text=json.dumps(texts), label=data.label,
+                       curated=data.schema_file or "", fingerprint=fingerprints["schema"])
+    anomalies = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
+    gate = AnomalyGate(anomalies=anomalies.outputs["anomalies"], statistics=statistics.outputs["statistics"],
+                       schema=schema.outputs["schema"], text=texts, label=data.label,
+                       settings=settings.gate.model_dump(), served_labels=_served_labels(destination, baseline))
+    encoder = EncoderImporter(source=settings.encoder.source, sha256=settings.encoder.sha256 or "",
+                              lower_case=settings.encoder.lower_case, fingerprint=fingerprints["encoder"])
+    transform = TextTransform(examples=examples.outputs["examples"], schema=schema.outputs["schema"],
+                              encoder=encoder.outputs["encoder"], gate=gate.outputs["gate"],
+                              settings={"data": columns, "max_length": settings.model.max_length},
+                              preprocessing_fn=PREPROCESSING_FN)
+    trainer = Trainer(examples=transform.outputs["transformed_examples"],
+                      transform_graph=transform.outputs["transform_graph"], encoder=encoder.outputs["encoder"],
+                      gate=gate.outputs["gate"], settings={
+                          "seed": settings.seed, "data": columns, "model": settings.model.model_dump(),
+                          "training": settings.training.model_dump(),
+                          "evaluation": {"length_bands": settings.evaluation.length_bands}},
+                      run_fn=RUN_FN, checkpoints=str(paths.checkpoints))
+    served = ServedModel(destination=destination, version=baseline)
+    evaluator = Evaluator(examples=examples.outputs["examples"], model=trainer.outputs["model"],
+                          baseline_model=served.outputs["model"], settings=settings.model_dump())
+    check = ModelCheck(model=trainer.outputs["model"], examples=examples.outputs["examples"],
+                       settings={"data": columns})
+    pusher = Pusher(model=trainer.outputs["model"], model_blessing=evaluator.outputs["blessing"],
+                    infra_blessing=check.outputs["blessing"], evaluation=evaluator.outputs["evaluation"],
+                    gate=gate.outputs["gate"], destination=destination, keep=settings.push.keep, recipe=recipe,
+                    baseline_version=baseline)
+    return pipeline.Pipeline(
+        pipeline_name=run, pipeline_root=str(paths.pipeline_root), enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(paths.metadata)),
+        components=[examples, statistics, schema, anomalies, gate, encoder, transform, trainer, served, evaluator,
+                    check, pusher])
+
+
+def _recipe(settings: Settings, fingerprints: dict[str, str]) -> str:
+    """Names all that a model is made from: settings, data, encoder, schema and code."""
+    code = [code_fingerprint(function) for function in (PREPROCESSING_FN, RUN_FN)]
+    parts: dict[str, Any] = {"settings": settings.model_dump(exclude={"push", "description"}), "code": code,
+                             **fingerprints}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _baseline(destination: str, recipe: str, forced: bool) -> str:
+    """The version to compare with: the one served now.
+
+    A model that was made by this very recipe is not compared with itself, but with what it was compared with when
+    it was pushed: so a run in which nothing changed finds every step cached.
+    """
+    version = served_version(destination)
+    if version is None:
+        return ""
+    manifest = read_manifest(f"{destination}/{version}")
+    return manifest["baseline_version"] if manifest.get("recipe") == recipe and not forced else version
+
+
+def _served_labels(destination: str, version: str) -> dict[str, int]:
+    """How often each label occurred in the training data of a served version; empty where it does not say."""
+    try:
+        return read_manifest(f"{destination}/{version}").get("label_counts", {}).get("train", {}) if version else {}
+    except FileNotFoundError:  # deleted since
+        return {}

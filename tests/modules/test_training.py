@@ -1,0 +1,179 @@
+import json
+import logging
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from modules import progress
+from modules.errors import TextrailError
+from modules.training import Training, choose_strategy, duration, means
+
+SETTINGS = {"epochs": 3, "learning_rate": 0.05, "schedule": "linear", "warmup": 0.1, "weight_decay": 0.01,
+            "clip_norm": 1.0, "xla": False, "early_stopping_metric": "accuracy", "patience": 5,
+            "evaluations_per_epoch": 1, "checkpoint_seconds": 0.0}
+
+
+class Line:
+    """Which side of a line points are on: a linear model that learns in a few steps."""
+
+    def __init__(self, strategy: tf.distribute.Strategy | None = None):
+        random = np.random.default_rng(0)
+        self.points = random.normal(size=(256, 4)).astype("float32")
+        self.sides = (self.points[:, 0] + self.points[:, 1] > 0).astype("int64")
+        self.dataset = tf.data.Dataset.from_tensor_slices({"x": self.points, "y": self.sides})
+        self.strategy = strategy or tf.distribute.get_strategy()
+        with self.strategy.scope():
+            self.kernel = tf.Variable(tf.zeros([4, 2]))
+            self.bias = tf.Variable(tf.zeros([2]))
+
+    def forward(self, batch, training):
+        logits = batch["x"] @ self.kernel + self.bias
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["y"], logits)
+        correct = tf.cast(tf.argmax(logits, -1) == batch["y"], tf.float32)
+        return {"loss": tf.reduce_sum(loss), "accuracy": tf.reduce_sum(correct),
+                "weight": tf.cast(tf.shape(logits)[0], tf.float32)}
+
+    def batches(self, epoch: int) -> tf.data.Dataset:
+        return self.dataset.shuffle(256, seed=epoch, reshuffle_each_iteration=False).batch(30)
+
+    def training(self, folder: Path, forward=None, batches=None, **changes) -> Training:
+        return Training(forward=forward or self.forward, trained={"kernel": self.kernel, "bias": self.bias}, state=[],
+                        batches=batches or self.batches, steps_per_epoch=9, validation=self.dataset.batch(64),
+                        settings=SETTINGS | changes, scale_loss=False, strategy=self.strategy,
+                        run_dir=str(folder / "run"), checkpoint_dir=str(folder / "checkpoints"))
+
+
+@pytest.fixture(autouse=True)
+def run_folder(tmp_path):
+    (tmp_path / "run").mkdir()
+
+
+def losses(history) -> list[float]:
+    return [one["train"]["loss"] for one in history.rounds]
+
+
+def test_it_learns_and_says_so(tmp_path, caplog):
+    line = Line()
+    progress.LOGGER.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO):
+            history = line.training(tmp_path).fit()
+    finally:
+        progress.LOGGER.removeHandler(caplog.handler)
+    assert history.step == 27
+    assert [one["epoch"] for one in history.rounds] == [1, 2, 3]
+    assert losses(history) == sorted(losses(history), reverse=True)
+    assert history.rounds[-1]["validation"]["accuracy"] > 0.9
+    assert json.loads((tmp_path / "run" / "history.json").read_text())["rounds"] == history.rounds
+    lasting = [record for record in caplog.records if getattr(record, "progress", {}).get("lasting")]
+    assert len(lasting) == 3
+    assert lasting[-1].getMessage().startswith("epoch 3/3, step 27/27: train loss 0.")
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+
+
+def test_a_cut_off_training_resumes_to_the_very_same_weights(tmp_path):
+    def cut_batches(epoch: int):
+        dataset = line.batches(epoch)
+        if epoch == 1:
+            def stop(position, batch):
+                tf.debugging.assert_less(position, tf.constant(5, tf.int64), message="cut off here")
+                return batch
+            dataset = dataset.enumerate().map(stop)
+        return dataset
+
+    (tmp_path / "whole" / "run").mkdir(parents=True)
+    whole = Line()
+    expected = whole.training(tmp_path / "whole").fit()
+    line = Line()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="cut off here"):
+        line.training(tmp_path, batches=cut_batches).fit()
+    line = Line()
+    resumed = line.training(tmp_path).fit()
+    assert resumed.step == expected.step == 27
+    np.testing.assert_allclose(line.kernel.numpy(), whole.kernel.numpy(), rtol=1e-6)
+    assert resumed.rounds[-1]["validation"] == pytest.approx(expected.rounds[-1]["validation"])
+
+
+def test_the_best_weights_are_kept_and_patience_ends_training(tmp_path):
+    line = Line()
+    history = line.training(tmp_path, epochs=50, learning_rate=3.0, schedule="constant", patience=2).fit()
+    best = max(range(len(history.rounds)), key=lambda i: history.rounds[i]["validation"]["accuracy"])
+    assert history.best_round == best
+    assert len(history.rounds) == best + 3 < 50
+    answers = line.forward({"x": line.points, "y": line.sides}, False)
+    assert float(answers["accuracy"]) / 256 == pytest.approx(history.rounds[best]["validation"]["accuracy"])
+
+
+def test_several_validation_rounds_an_epoch(tmp_path):
+    history = Line().training(tmp_path, epochs=2, evaluations_per_epoch=2).fit()
+    assert [one["step"] for one in history.rounds] == [4, 9, 13, 18]
+
+
+def test_a_loss_that_is_no_number_stops_with_a_sentence(tmp_path):
+    line = Line()
+
+    def forward(batch, training):
+        sums = line.forward(batch, training)
+        return sums | {"loss": sums["loss"] * math.nan}
+
+    with pytest.raises(TextrailError, match="a finite training loss; received nan within the steps up to 9"):
+        line.training(tmp_path, forward=forward).fit()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    Line().training(tmp_path, epochs=1).fit()
+    line = Line()
+    line.kernel = tf.Variable(tf.zeros([5, 2]))
+    with pytest.raises(TextrailError, match="Delete that folder"):
+        line.training(tmp_path).fit()
+
+
+def test_unavailable_devices_are_refused():
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(TextrailError, match="GPUs for"):
+        choose_strategy("mirrored")
+    with pytest.raises(TextrailError, match="a TPU for"):
+        choose_strategy("tpu")
+
+
+def test_two_devices_learn_what_one_learns(tmp_path):
+    # Logical devices must be set before TensorFlow starts, hence in a process of its own.
+    program = f"""
+import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]!r}
+from pathlib import Path
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_visible_devices([cpu])
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from test_training import Line
+from modules.training import choose_strategy
+found = []
+for name in ("one_device", "mirrored"):
+    folder = Path({str(tmp_path)!r}) / name
+    (folder / "run").mkdir(parents=True)
+    line = Line(choose_strategy(name))
+    history = line.training(folder).fit()
+    found.append([line.kernel.numpy(), [one["train"]["loss"] for one in history.rounds]])
+assert line.strategy.num_replicas_in_sync == 2
+np.testing.assert_allclose(found[0][0], found[1][0], atol=1e-5)
+np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-5)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_means_divide_sums_by_the_weight():
+    assert means([{"loss": 3.0, "weight": 2.0, "gradient_norm": 1.0}, {"loss": 1.0, "weight": 2.0,
+                                                                     "gradient_norm": 3.0}]) == {
+        "loss": 1.0, "gradient_norm": 2.0}
+
+
+@pytest.mark.parametrize("seconds, said", [(42.9, "42 s"), (185, "3 min 05 s"), (4800, "1 h 20 min"), (math.nan, "?")])
+def test_durations_as_people_say_them(seconds, said):
+    assert duration(seconds) == said
