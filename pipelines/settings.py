@@ -254,7 +254,7 @@ def load(name_or_path: str, overrides: Sequence[str] = (), check_files: bool = T
 class _Loader(yaml.SafeLoader):
     """YAML with the scalars of YAML 1.2's core schema, in which `no` is a text and `1e-4` a number; keys are texts."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+    yaml_implicit_resolvers: ClassVar[dict] = {}  # type: ignore[misc]  # the stubs take it for an instance's
 
     def construct_mapping(self, node, deep=False):
         mapping: dict[str, Any] = {}
@@ -381,8 +381,8 @@ def _sentence(path: tuple, detail: Any) -> str:
         return f"expected {expected}; received {received or _shown(value)}."
     annotation, metadata = _type_at(path)
     if detail["loc"][-1] == "[key]":
-        literals = get_args(_dict_of(_type_at(path[:-1])[0])[0])
-        return f"expected {_choice(literals)}; received {_shown(value)}.{_space(_did_you_mean(str(value), literals))}"
+        names = get_args(_dict_of(_type_at(path[:-1])[0])[0])
+        return f"expected {_choice(names)}; received {_shown(value)}.{_space(_did_you_mean(str(value), names))}"
     received = "nothing" if kind == "missing" else _shown(value)
     literals = [text for branch in _branches(annotation) if get_origin(branch) is Literal for text in get_args(branch)]
     guess = _did_you_mean(value, literals) if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""Settings: every wrong key, value and path is told with its full key, what was expected, what came, and the nearest."""
+"""Settings: every mistake is told with its full key, what was expected, what came, and the nearest."""
 
 import subprocess
 import sys
@@ -159,5 +159,6 @@ def test_the_page_of_all_keys_is_complete():
 
 
 def test_settings_import_nothing_heavy():
-    code = "import sys, pipelines.settings; print([m for m in ('tensorflow', 'tfx', 'apache_beam') if m in sys.modules])"
+    code = ("import sys, pipelines.settings; "
+            "print([name for name in ('tensorflow', 'tfx', 'apache_beam') if name in sys.modules])")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -1,0 +1,270 @@
+"""The `textrail` command. Imports only what every command needs; the rest when a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modules.errors import TextrailError
+
+if TYPE_CHECKING:
+    from pipelines.console import PlainView
+    from pipelines.local_runner import Node
+    from pipelines.predict import Prediction
+    from pipelines.settings import Settings
+    from pipelines.workspace import Workspace
+
+# Module with `build(settings, run, paths, forced)` for each `shape` of the settings.
+BUILDERS = {"classification": "pipelines.classification"}
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: as on the command line; that of this process if None.
+
+    Returns:
+        The exit status: 0 done, 1 stopped by a gate or an error, 2 wrong settings or usage, 130 interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except TextrailError as error:
+        return _tell(str(error), USAGE)
+    except KeyboardInterrupt:
+        return _tell("interrupted", INTERRUPTED)
+    except Exception as error:
+        return _tell_unexpected(error)
+
+
+def _tell(sentence: str, status: int) -> int:
+    print(f"textrail: {sentence}", file=sys.stderr)
+    return status
+
+
+def _tell_unexpected(error: Exception) -> int:
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="textrail-", suffix=".log", delete=False) as file:
+        traceback.print_exception(type(error), error, error.__traceback__, file=file)
+    line = (str(error).strip().splitlines() or [""])[-1].rstrip(".")
+    return _tell(f"{type(error).__name__}: {line}. The traceback is in {file.name}", FAILED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="textrail", description="From labelled text to a pushed model that answers plain strings.",
+        epilog="Settings, key by key: docs/settings.md.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--workspace", metavar="DIR",
+                       help="folder of all runs' state (default: $TEXTRAIL_WORKSPACE, else ./workspace)")
+
+    command = commands.add_parser("list", help="ready-made runs")
+    command.set_defaults(command=_list)
+
+    command = commands.add_parser("run", parents=[place], help="run a pipeline on this machine")
+    command.add_argument("run", metavar="NAME|FILE", help="a ready-made run, or a settings file of your own")
+    command.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
+                         help="another value for a setting, as YAML; repeatable")
+    command.add_argument("--force", metavar="NODE", action="append", default=[],
+                         help="run this component although cached; repeatable")
+    command.add_argument("--fresh", action="store_true", help="run all components although cached")
+    command.set_defaults(command=_run)
+
+    command = commands.add_parser("metrics", parents=[place], help="how the last model was judged")
+    command.add_argument("run", metavar="RUN")
+    command.add_argument("--json", action="store_true", help="the verdict as it is stored")
+    command.set_defaults(command=_metrics)
+
+    command = commands.add_parser("predict", parents=[place], help="ask the pushed model")
+    command.add_argument("run", metavar="RUN")
+    command.add_argument("texts", metavar="TEXT", nargs="*")
+    command.add_argument("--text-a", metavar="TEXT", help="first text, for models that read pairs")
+    command.add_argument("--text-b", metavar="TEXT", help="second text, for models that read pairs")
+    command.add_argument("--file", metavar="IN", help="CSV or TSV file, .gz too, with the column the model reads")
+    command.add_argument("--out", metavar="OUT", help="with --file: its rows with label, score and each class's score")
+    command.add_argument("--json", action="store_true", help="one JSON object a line")
+    command.set_defaults(command=_predict)
+
+    command = commands.add_parser("doctor", parents=[place], help="what is installed, what is missing, and the fix")
+    command.set_defaults(command=_doctor)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    from rich import box
+    from rich.table import Table
+
+    from pipelines import settings
+    from pipelines.console import plain_console
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("run", "shape", "source", "encoder", "description"):
+        table.add_column(column, no_wrap=column == "run")
+    for name in settings.ready_made():
+        run = settings.load(name, check_files=False)
+        source = f"{run.data.source} {run.data.name}" if run.data.name else run.data.source
+        table.add_row(name, run.shape, source, run.encoder.source, run.description)
+    plain_console(sys.stdout).print(table)
+    return OK
+
+
+def _run(options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    from pipelines import settings, workspace
+    from pipelines.console import captured, open_view
+
+    loaded = settings.load(options.run, options.overrides)
+    paths = workspace.new(options.run, options.workspace)
+    with paths.lock():
+        paths.record(loaded)
+        log = paths.new_log()
+        with captured(log) as screen:
+            try:
+                with open_view(screen, paths.run, paths.folder, log) as view:
+                    nodes = _build_and_run(options, loaded, paths, view)
+                status, sentence = _sum_up(options, loaded, paths, view, nodes)
+                view.say(f"{time.monotonic() - began:.0f} s in all")
+            except Exception as error:
+                if isinstance(error, TextrailError):
+                    raise
+                status, sentence = FAILED, _logged(error, log)
+    return _tell(sentence, status) if sentence else status
+
+
+def _logged(error: Exception, log: Path) -> str:
+    from pipelines.local_runner import log_traceback, sentence
+
+    log_traceback(error)
+    return sentence(error, log)
+
+
+def _build_and_run(options: argparse.Namespace, loaded: Settings, paths: Workspace, view: PlainView) -> list[Node]:
+    view.starting("starting: importing TFX and TensorFlow takes 10 to 20 s")
+    # TFX hands the command line to absl, which would take our options for its own.
+    sys.argv = sys.argv[:1]
+    from absl import logging
+
+    from pipelines import local_runner
+
+    logging.set_verbosity(logging.INFO)
+    builder = importlib.import_module(BUILDERS[loaded.shape])
+    view.starting("looking at data, encoder and code")
+    pipeline = builder.build(loaded, paths.run, paths, bool(options.force or options.fresh))
+    return local_runner.run(pipeline, view, view.log, options.force, options.fresh)
+
+
+def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, view: PlainView,
+            nodes: Sequence[Node]) -> tuple[int, str]:
+    """Prints what came of a run; returns the exit status and, if it did not push, the sentence that says why."""
+    from components.versions import served_version
+    from pipelines import workspace
+    from pipelines.console import show_verdict
+
+    states = {node.id: node.state for node in nodes}
+    if states.get("Evaluator") in ("done", "cached") and (evaluation := workspace.last_evaluation(paths)):
+        show_verdict(view.console, evaluation.verdict, all_slices=False)
+    place = f" --workspace {options.workspace}" if options.workspace else ""
+    if states.get("Pusher") in ("done", "cached"):
+        done = "pushed" if states["Pusher"] == "done" else "already pushed"
+        destination = paths.destination()
+        view.say(f"{done}: {os.path.join(destination, served_version(destination) or '')}")
+        question = '--text-a "…" --text-b "…"' if loaded.data.text_pair else '"…"'
+        view.say(f"next: textrail predict {options.run} {question}{place}")
+        return OK, ""
+    stopped = next((node for node in nodes if node.state in ("failed", "interrupted", "skipped")), None)
+    view.say(f"not pushed{f': {stopped.id} {stopped.state}' if stopped else ''}")
+    if stopped is None:
+        return FAILED, f"{paths.run} has no step that pushes"
+    if stopped.state == "interrupted":
+        view.say(f"next: textrail run {options.run}{place} takes up where it stopped")
+        return INTERRUPTED, f"{paths.run} interrupted at {stopped.id}"
+    if stopped.id == "Pusher":
+        view.say(f"next: textrail metrics {options.run}{place}")
+    return FAILED, f"{paths.run} stopped at {stopped.id}: {stopped.note}"
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    from components.verdict import verdict_sentence
+    from pipelines import workspace
+    from pipelines.console import plain_console, show_verdict
+
+    paths = workspace.existing(options.run, options.workspace)
+    evaluation = workspace.last_evaluation(paths)
+    if evaluation is None:
+        raise TextrailError(f"a judged model of {paths.run} in {paths.folder}", "none",
+                            f"Run it until its Evaluator: textrail run {options.run}.")
+    if options.json:
+        print(json.dumps(evaluation.verdict, ensure_ascii=False, indent=1))
+        return OK
+    console = plain_console(sys.stdout)
+    show_verdict(console, evaluation.verdict, all_slices=True)
+    console.print(verdict_sentence(evaluation.verdict), soft_wrap=True)
+    console.print(f"judged {evaluation.time:%Y-%m-%d %H:%M}, files in {evaluation.folder}", soft_wrap=True)
+    return OK
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from pipelines import workspace
+    from pipelines.console import captured
+
+    pair = [text for text in (options.text_a, options.text_b) if text is not None]
+    ways = (bool(options.texts), bool(pair), bool(options.file))
+    if sum(ways) != 1 or len(pair) == 1 or bool(options.file) != bool(options.out) or (options.file and options.json):
+        raise TextrailError("texts, or --text-a with --text-b, or --file with --out and without --json",
+                            "another combination", f'For example: textrail predict {options.run} "a fine film".')
+    paths = workspace.existing(options.run, options.workspace)
+    fix = f"Push one with `textrail run {options.run}`; `textrail metrics {options.run}` tells why one was refused."
+    # TensorFlow greets on standard error, which nobody asked for; exceptions still say what is wrong.
+    with captured(os.devnull) as screen:
+        from pipelines.predict import Predictor, predict_file
+
+        predictor = Predictor(paths.destination(), fix)
+        if options.file:
+            count = predict_file(predictor, options.file, options.out)
+            print(f"{count} rows with labels in {options.out}", file=screen)
+            return OK
+        rows = [tuple(pair)] if pair else [(text,) for text in options.texts]
+        if len(rows[0]) != len(predictor.columns):
+            needs = "--text-a and --text-b" if len(predictor.columns) == 2 else "single texts"
+            raise TextrailError(f"{needs}: the model reads {' and '.join(predictor.columns)}",
+                                "single texts" if len(rows[0]) == 1 else "a pair", "Ask it so.")
+        width = max(map(len, predictor.classes))
+        for row, answer in zip(rows, predictor(rows), strict=True):
+            print(_as_json(row, answer) if options.json
+                  else f"{answer.label:<{width}}  {answer.score:>6.1%}  {_shortened(' | '.join(row))}", file=screen)
+    return OK
+
+
+def _as_json(row: Sequence[str], answer: Prediction) -> str:
+    """{"text", "label", "score", "scores"}; the text of a pair is a list of two."""
+    return json.dumps({"text": row[0] if len(row) == 1 else row, **answer._asdict()}, ensure_ascii=False)
+
+
+def _shortened(text: str, width: int = 80) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[:width - 1] + "…"
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from pipelines import doctor, workspace
+
+    findings = doctor.examine(workspace.root(options.workspace))
+    for finding in findings:
+        print(finding)
+    return FAILED if any(finding.state == "missing" for finding in findings) else OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""What a run shows: a live table on a terminal, one plain line an event elsewhere, and the tables at its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from modules.progress import LOGGER
+
+if TYPE_CHECKING:
+    from pipelines.local_runner import Node
+
+SYMBOLS = {"waiting": ("·", "dim"), "cached": ("≡", "cyan"), "done": ("✓", "green"), "skipped": ("-", "dim"),
+           "failed": ("✗", "bold red"), "interrupted": ("■", "yellow")}
+PLAIN_WIDTH = 120
+# Up to this many slices are shown at the end of a run; `textrail metrics` shows all.
+FEW_SLICES = 12
+
+
+@contextmanager
+def captured(log: Path | str) -> Iterator[TextIO]:
+    """Sends everything that is printed, by Python or by C++, to a file.
+
+    Args:
+        log: file to append to; its folder is made.
+
+    Yields:
+        A stream to where standard output went before.
+    """
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    screen = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        yield screen
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        screen.close()
+        for number, copy in enumerate(saved, start=1):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def is_live(stream: TextIO) -> bool:
+    """Whether a table can be redrawn there: a terminal, and nobody asked for plain text."""
+    plain = os.environ.get("CI") or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not plain
+
+
+def open_view(stream: TextIO, run: str, folder: Path, log: Path) -> PlainView | LiveView:
+    """The view that suits a stream.
+
+    Args:
+        stream: where to.
+        run: its name.
+        folder: its workspace.
+        log: its log file.
+    """
+    return (LiveView if is_live(stream) else PlainView)(stream, run, folder, log)
+
+
+def plain_console(stream: TextIO) -> Console:
+    """A rich console that prints text as it is given, and colours only on a terminal."""
+    width = None if stream.isatty() else PLAIN_WIDTH
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False,
+                   no_color=None if is_live(stream) else True)
+
+
+class PlainView(logging.Handler):
+    """One line an event, for files, pipes and CI. Use it as a context; it is a `local_runner.Listener`."""
+
+    def __init__(self, stream: TextIO, run: str, folder: Path, log: Path):
+        super().__init__()
+        self.console = plain_console(stream)
+        self.run, self.folder, self.log = run, folder, log
+        self.nodes: Sequence[Node] = ()
+
+    def __enter__(self):
+        LOGGER.addHandler(self)
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        LOGGER.removeHandler(self)
+        self._close()
+
+    def _open(self) -> None:
+        self.say(f"{self.run}: workspace {self.folder}, log {self.log}")
+
+    def _close(self) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        """Prints a line that stays."""
+        self.console.print(line, soft_wrap=True)
+
+    def starting(self, what: str) -> None:
+        """Tells what goes on before the first component."""
+        self.say(what)
+
+    def begin(self, nodes: Sequence[Node]) -> None:
+        self.nodes = nodes
+
+    def changed(self, node: Node) -> None:
+        time_and_memory = f"{duration(node.seconds)}, peak {node.peak_mb} MB"
+        self.say({"running": f"{node.id}: running", "done": f"{node.id}: done in {time_and_memory}"}.get(
+            node.state, f"{node.id}: {node.state}, {node.note}"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A component's progress; ticks would flood a file, lasting events stay."""
+        if record.__dict__["progress"].get("lasting"):
+            self.say(f"{self._running()}: {record.getMessage()}")
+
+    def _running(self) -> str:
+        return next((node.id for node in self.nodes if node.state == "running"), self.run)
+
+
+class LiveView(PlainView):
+    """A table of all components, drawn anew several times a second."""
+
+    def __init__(self, stream: TextIO, run: str, folder: Path, log: Path):
+        super().__init__(stream, run, folder, log)
+        self._notes: dict[str, str] = {}
+        self._spinner = Spinner("dots", style="yellow")
+        self._starting = "starting"
+        self._ended = False
+        self._live = Live(console=self.console, get_renderable=self._render, refresh_per_second=5)
+
+    def _open(self) -> None:
+        self._live.start()
+
+    def _close(self) -> None:
+        self._ended = True
+        self._live.stop()
+
+    def starting(self, what: str) -> None:
+        self._starting = what
+
+    def changed(self, node: Node) -> None:
+        if node.state != "running":
+            self._notes[node.id] = "stopped the run, see below" if node.state == "failed" else (
+                node.note or self._notes.get(f"{node.id} lasting", ""))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        node, message = self._running(), record.getMessage()
+        self._notes[node] = message
+        if record.__dict__["progress"].get("lasting"):
+            self._notes[f"{node} lasting"] = message
+
+    def _render(self) -> RenderableType:
+        header = Text.assemble((self.run, "bold"), f"\nworkspace  {self.folder}\nlog        {self.log}",
+                               no_wrap=True, overflow="ellipsis")
+        if not self.nodes:
+            self._spinner.update(text=self._starting)
+            return Group(header, "" if self._ended else self._spinner)
+        self._spinner.update(text="")
+        # While it is redrawn a row is one line, so that the table stays as high as the run has components.
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", expand=True)
+        table.add_column("", width=1)
+        table.add_column("component", no_wrap=True)
+        table.add_column("time", justify="right", no_wrap=True)
+        table.add_column("peak", justify="right", no_wrap=True)
+        table.add_column("", ratio=1, no_wrap=not self._ended, overflow="fold" if self._ended else "ellipsis")
+        for node in self.nodes:
+            table.add_row(*self._row(node))
+        return Group(header, table)
+
+    def _row(self, node: Node) -> tuple[RenderableType, ...]:
+        note = Text(self._notes.get(node.id, ""))
+        if node.state == "running":
+            elapsed = duration(time.monotonic() - node.started)
+            return self._spinner, Text(node.id, "bold"), elapsed, "", note
+        symbol, style = SYMBOLS[node.state]
+        if node.state in ("waiting", "skipped"):
+            return Text(symbol, style), Text(node.id, "dim"), "", "", note
+        if node.state == "cached":
+            return Text(symbol, style), Text(node.id), Text("cached", style), "", Text(note.plain, "dim")
+        return Text(symbol, style), Text(node.id), duration(node.seconds), f"{node.peak_mb} MB", note
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a person: "3.2 s", "2 min 05 s", "1 h 02 min"."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def verdict_table(verdict: Mapping[str, Any]) -> Table:
+    """Thresholds: metric, value, bound, baseline, change, verdict."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False,
+                  title=f"{verdict['examples']} examples of the {verdict['split']} split", title_justify="left")
+    for name in ("metric", "value", "bound", "baseline", "change", "verdict"):
+        table.add_column(name, justify="left" if name in ("metric", "bound", "verdict") else "right")
+    for row in verdict["rows"]:
+        passed = row["verdict"] == "passed"
+        table.add_row(row["metric"], _number(row["value"]), bound(row), _number(row["baseline"]),
+                      _number(row["change"], sign=True), Text(row["verdict"], "green" if passed else "bold red"))
+    return table
+
+
+def bound(row: Mapping[str, Any]) -> str:
+    """A threshold's bounds in signs, e.g. "≥ 0.9, drop ≤ 0.01"."""
+    signs = {"min": "≥", "max": "≤", "max_drop": "drop ≤"}
+    return ", ".join(f"{sign} {row[key]:g}" for key, sign in signs.items() if row[key] is not None)
+
+
+def slices_table(verdict: Mapping[str, Any]) -> Table:
+    """Each slice's examples and metrics: accuracy and whatever the thresholds name."""
+    wanted = dict.fromkeys(["accuracy", *(row["metric"] for row in verdict["rows"])])
+    names = [name for name in wanted if any(name in part["metrics"] for part in verdict["slices"])]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("slice")
+    for name in ("examples", *names):
+        table.add_column(name, justify="right")
+    for part in verdict["slices"]:
+        table.add_row(part["slice"], str(part["examples"]), *(_number(part["metrics"].get(name)) for name in names))
+    return table
+
+
+def _number(value: float | None, sign: bool = False) -> str:
+    return "-" if value is None else f"{value:{'+' if sign else ''}.4f}"
+
+
+def show_verdict(console: Console, verdict: Mapping[str, Any], all_slices: bool) -> None:
+    """Prints the tables of a judgement.
+
+    Args:
+        console: where to.
+        verdict: as `components.verdict` describes it.
+        all_slices: whether slices are shown however many there are.
+    """
+    console.print(verdict_table(verdict))
+    if verdict["slices"] and (all_slices or len(verdict["slices"]) <= FEW_SLICES):
+        console.print(slices_table(verdict))

@@ -1,0 +1,152 @@
+"""The local runner on real TFX components: what each node's state is, and why."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from modules.errors import TextrailError
+from pipelines import settings
+from pipelines.workspace import Workspace, last_evaluation
+
+FOLDER = Path(__file__).parent
+WHY = re.compile(r"same inputs, settings and code as execution \d+ of \d{4}-\d\d-\d\d \d\d:\d\d")
+
+
+
+class Recorder:
+    """A listener that keeps what it hears."""
+
+    def __init__(self):
+        self.heard = []
+
+    def begin(self, nodes):
+        self.heard.append([node.id for node in nodes])
+
+    def changed(self, node):
+        self.heard.append((node.id, node.state))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    sys.path.insert(0, str(FOLDER))
+    import tiny_pipeline
+
+    yield tiny_pipeline
+    sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture
+def launch(tiny, tmp_path):
+    """Runs the tiny pipeline, and returns its nodes and what the listener heard."""
+    from pipelines import local_runner
+
+    paths = Workspace("tiny", tmp_path / "tiny")
+    paths.folder.mkdir()
+
+    def run(how="well", **options):
+        chosen = settings.Settings.model_validate({
+            "description": how, "data": {"source": "csv", "path": "x.csv"},
+            "evaluation": {"thresholds": {"accuracy": {"min": 0.5}}}})
+        listener = Recorder()
+        nodes = local_runner.run(tiny.build(chosen, "tiny", paths, False), listener, Path("run.log"), **options)
+        return nodes, listener.heard
+
+    run.paths = paths
+    return run
+
+
+def states(nodes):
+    return [node.state for node in nodes]
+
+
+def test_done_then_cached_then_forced_then_fresh(launch):
+    nodes, heard = launch()
+    assert heard[:3] == [["Maker", "Trainer", "Evaluator", "Pusher"], ("Maker", "running"), ("Maker", "done")]
+    assert states(nodes) == ["done"] * 4
+    assert all(0 < node.seconds < 60 and node.peak_mb > 100 for node in nodes)
+
+    nodes, heard = launch()
+    assert states(nodes) == ["cached"] * 4
+    assert all(WHY.fullmatch(node.note) for node in nodes)
+    first = [re.search(r"execution (\d+)", node.note)[1] for node in nodes]
+    assert first == ["1", "2", "3", "4"]
+
+    nodes, _ = launch(force=["Trainer"])
+    # What reads the new model runs as well: its inputs are others.
+    assert states(nodes) == ["cached", "done", "done", "done"]
+    assert "execution 1 of" in nodes[0].note, "the execution that made it, not the one that used it last"
+    assert states(launch(fresh=True)[0]) == ["done"] * 4
+
+    evaluation = last_evaluation(launch.paths)
+    assert evaluation.verdict["examples"] == 4
+    assert Path(evaluation.folder).name == "15", "the newest execution's"
+
+    with pytest.raises(TextrailError) as caught:
+        launch(force=["trainr"])
+    assert str(caught.value) == ("expected --force with one of Maker, Trainer, Evaluator, Pusher; received trainr. "
+                                 "Did you mean Trainer?")
+
+
+@pytest.mark.parametrize("how, note", [
+    ("fails", "expected labels in 'sentiment'; received a blank one in rows.csv, line 3. Fill it in."),
+    ("beams", "expected labels in 'sentiment'; received a blank one in rows.csv, line 3. Fill it in."),
+    ("breaks", "ValueError: last line. The log has the traceback: run.log"),
+])
+def test_failures_are_one_sentence_and_the_log_has_the_traceback(launch, capfd, how, note):
+    nodes, _ = launch(how)
+    assert states(nodes) == ["done", "failed", "waiting", "waiting"]
+    assert nodes[1].note == note
+    assert "Traceback (most recent call last)" in capfd.readouterr().err
+    assert last_evaluation(launch.paths) is None
+    assert states(launch()[0]) == ["cached", "done", "done", "done"]
+
+
+def test_a_killed_run_is_taken_up_and_an_interrupted_one_says_so(launch, tiny, monkeypatch):
+    code = f"""
+import sys
+sys.path.insert(0, {str(FOLDER)!r})
+from pathlib import Path
+import tiny_pipeline
+from pipelines import local_runner, settings
+from pipelines.workspace import Workspace
+
+class Listener:
+    def begin(self, nodes): pass
+    def changed(self, node): print(node.id, node.state, node.note, flush=True)
+
+chosen = settings.Settings.model_validate({{
+    "description": "sleeps", "data": {{"source": "csv", "path": "x.csv"}},
+    "evaluation": {{"thresholds": {{"accuracy": {{"min": 0.5}}}}}}}})
+paths = Workspace("tiny", Path({str(launch.paths.folder)!r}))
+with paths.lock():
+    local_runner.run(tiny_pipeline.build(chosen, "tiny", paths, False), Listener(), Path("run.log"))
+"""
+
+    def until_it_sleeps():
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                   text=True, env={**os.environ, "PYTHONPATH": str(FOLDER.parents[1])})
+        while "Trainer running" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(2)   # the execution is registered by now
+        return process
+
+    process = until_it_sleeps()
+    with pytest.raises(TextrailError, match=f"no other run of tiny in .*; received one under way .process "
+                                            f"{process.pid}, since .*--workspace DIR"), launch.paths.lock():
+        pass
+    process.kill()
+    process.wait()
+    with launch.paths.lock():
+        pass
+    assert states(launch()[0]) == ["cached", "done", "done", "done"]
+
+    process = until_it_sleeps()
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=30)[0]
+    assert rest.splitlines() == ["Trainer interrupted stopped by Ctrl-C; the next run takes up here"]
