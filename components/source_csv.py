@@ -1,0 +1,214 @@
+"""Rows of CSV and TSV files (RFC 4180), plain or gzipped."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from components import files
+from components.rows import NUL, SPLITS, BadRow, Piece, Row, checked_row, wanted
+from modules.errors import TextrailError
+
+MAX_FIELD = 16 << 20   # Characters. A field beyond this is a quote nobody closed, and must not fill the memory.
+PREVIEW_BYTES = 80     # How much of a bad row is shown.
+GZIP_FACTOR = 4        # Text is about this much larger than its gzip.
+
+Parsed = tuple[int, "list[str] | str"]   # Line where a row starts, and its fields or the reason why there are none.
+
+
+class CsvSource:
+    """Rows of CSV files: columns by name from a header row, each file read from start to end.
+
+    Lines end with LF or CRLF; inside quotes both, and a lone CR, belong to the text. Lines with nothing on them are
+    not rows. Every other line is part of a row that is either returned or reported.
+
+    Args:
+        data: `settings.Data` as a dict; of its keys `path`, `text`, `text_pair`, `label`, `delimiter`, `quoting`.
+    """
+
+    def __init__(self, data: dict):
+        path = data["path"]
+        self._patterns: dict[str | None, str] = (
+            {split: path[split] for split in SPLITS if split in path} if isinstance(path, dict) else {None: path})
+        self._names = wanted(data)
+        self._delimiter = data.get("delimiter", "auto")
+        self._quoted = data.get("quoting", "standard") == "standard"
+
+    def fingerprint(self) -> str:
+        """Hex digest of the files' paths and contents.
+
+        Raises:
+            TextrailError: no file matches.
+        """
+        digest = hashlib.sha256()
+        for split, file in self._files():
+            digest.update(f"{split} {file.path} {files.content_hash(file)}\n".encode())
+        return digest.hexdigest()
+
+    def pieces(self) -> list[Piece]:
+        """One piece a file.
+
+        Raises:
+            TextrailError: no file matches.
+        """
+        return [Piece(split, file.size * (GZIP_FACTOR if file.path.endswith(".gz") else 1), (file.path,))
+                for split, file in self._files()]
+
+    def read(self, piece: Piece) -> Iterator[Row | BadRow]:
+        """Every row of a file, usable or not.
+
+        Raises:
+            TextrailError: the header lacks a column, or the file is not text or a broken gzip file.
+        """
+        path, = piece.where
+        with _open_text(path) as stream:
+            lines = _Lines(stream, path)
+            parse = _parse_quoted if self._quoted else _parse_unquoted
+            rows = parse(lines, self._delimiter_of(path))
+            columns, width = self._columns(rows, path)
+            for line, fields in rows:
+                if isinstance(fields, str):
+                    yield BadRow(path, line, fields, lines.preview())
+                elif len(fields) != width:
+                    reason = f"{len(fields)} columns where the header has {width}"
+                    yield BadRow(path, line, reason, lines.preview())
+                else:
+                    try:
+                        yield checked_row([fields[column] for column in columns], self._names)
+                    except ValueError as reason:
+                        yield BadRow(path, line, str(reason), lines.preview())
+
+    def _files(self) -> list[tuple[str | None, files.File]]:
+        found = []
+        for split, pattern in self._patterns.items():
+            matches = files.find(pattern)
+            if not matches:
+                key = f"data.path.{split}" if split else "data.path"
+                raise TextrailError(f"a file at {pattern}", files.describe_missing(pattern), f"Correct {key}.")
+            found += [(split, file) for file in matches]
+        return found
+
+    def _delimiter_of(self, path: str) -> str:
+        if self._delimiter == "auto":
+            return "\t" if path.removesuffix(".gz").endswith(".tsv") else ","
+        return "\t" if self._delimiter == "tab" else self._delimiter
+
+    def _columns(self, rows: Iterator[Parsed], path: str) -> tuple[list[int], int]:
+        """Reads the header. Returns the positions of the wanted columns and how many columns there are."""
+        _, header = next(rows, (0, "an empty file"))
+        if isinstance(header, str):
+            raise TextrailError(f"a header row in {path}", header, "Give the file a first row with the column names.")
+        for name in self._names:
+            if header.count(name) != 1:
+                found = ", ".join(repr(column) for column in header)
+                what = "several of that name" if name in header else files.nearest(name, header).lstrip(", ")
+                raise TextrailError(
+                    f"one column '{name}' in {path}", f"the columns {found}{what and f' ({what})'}",
+                    "Correct data.text, data.text_pair or data.label; one column only may point to data.delimiter.")
+        return [header.index(name) for name in self._names], len(header)
+
+
+class _Lines:
+    """The decoded lines of a file, which remembers how the current row began.
+
+    Invalid bytes become lone surrogates and NUL becomes `rows.NUL`, for `rows.checked_row` to find.
+    """
+
+    def __init__(self, stream: io.BufferedReader, path: str):
+        self._stream, self._path = stream, path
+        self._start = b""
+        self.number = 0   # of the line returned last, counted from 1
+        self.begin_row()
+
+    def begin_row(self) -> None:
+        """Tells that the next line starts a row."""
+        self._begins = True
+
+    def preview(self) -> str:
+        """The first characters of the current row as they stand in the file."""
+        return self._start.decode("utf-8", "backslashreplace").rstrip("\r\n")
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._stream.readline(MAX_FIELD)
+        if not raw:
+            raise StopIteration
+        self.number += 1
+        if len(raw) == MAX_FIELD and not raw.endswith(b"\n"):
+            raise TextrailError(f"text with line ends in {self._path}", f"{MAX_FIELD} bytes without one after line "
+                                f"{self.number - 1}", "Is it a table of text, with LF or CRLF at the end of its rows?")
+        if self._begins:
+            self._start, self._begins = raw[:PREVIEW_BYTES], False
+        line = raw.decode("utf-8", "surrogateescape")
+        return line.replace("\0", NUL) if b"\0" in raw else line
+
+
+def _parse_quoted(lines: _Lines, delimiter: str) -> Iterator[Parsed]:
+    """Rows as RFC 4180 writes them. After a malformed row, parsing goes on with the next line."""
+    csv.field_size_limit(MAX_FIELD)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        lines.begin_row()
+        start = lines.number + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield start, _reason(str(error), start, lines.number)
+        else:
+            if fields:
+                yield start, fields
+
+
+def _reason(error: str, first: int, last: int) -> str:
+    """The csv module's complaint about the lines `first` to `last`, in words that say what to look for."""
+    if "unexpected end" in error:
+        return f"a quote that is never closed (lines {first} to {last}, the end of the file)"
+    if "field limit" in error:
+        return f"a quote that is not closed within {MAX_FIELD} characters (lines {first} to {last})"
+    if "new-line character" in error:
+        return "a carriage return outside quotes"
+    return "text after a closing quote (a quote inside quotes is written twice)"
+
+
+def _parse_unquoted(lines: _Lines, delimiter: str) -> Iterator[Parsed]:
+    """Rows without quoting: a row is a line, and quotes are ordinary characters."""
+    lines.begin_row()
+    for line in lines:
+        line = line.removesuffix("\n").removesuffix("\r")
+        if line:
+            yield lines.number, line.split(delimiter)
+        lines.begin_row()
+
+
+def _buffered(raw: Any) -> io.BufferedReader:
+    return io.BufferedReader(raw, 1 << 20)
+
+
+@contextmanager
+def _open_text(path: str) -> Iterator[io.BufferedReader]:
+    """Opens a file for reading lines of UTF-8: gzip undone, byte order mark passed over."""
+    with files.open_file(path) as raw:
+        stream = _buffered(raw)
+        try:
+            # By content, for not every gzip file is named so.
+            if stream.peek(2)[:2] == b"\x1f\x8b":
+                stream = _buffered(gzip.GzipFile(fileobj=stream))
+            mark = stream.peek(3)[:3]
+            if mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise TextrailError(f"UTF-8 in {path}", "UTF-16", f"Convert it: iconv -f utf-16 -t utf-8 {path}")
+            if mark == b"\xef\xbb\xbf":
+                stream.read(3)
+            yield stream
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise TextrailError(f"a complete gzip file at {path}", f"one that breaks off ({error})",
+                                "Fetch or write the file again.") from error

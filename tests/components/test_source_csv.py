@@ -1,0 +1,214 @@
+"""Rows of CSV files, case by case, with exact rows and line numbers."""
+
+import gzip
+import itertools
+import tracemalloc
+
+import pytest
+
+from components.rows import BadRow
+from components.source_csv import CsvSource
+from components.sources import data_fingerprint
+from modules.errors import TextrailError
+
+
+def source(path, **keys):
+    return CsvSource({"source": "csv", "path": str(path), "text": "text", "label": "label", **keys})
+
+
+def read(path, **keys):
+    csv = source(path, **keys)
+    return [row for piece in csv.pieces() for row in csv.read(piece)]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Writes bytes to a file and reads its rows; a bad row as (line, reason, beginning)."""
+    def write_and_read(content: bytes, name="rows.csv", **keys):
+        path = tmp_path / name
+        path.write_bytes(content)
+        found = read(path, **keys)
+        assert all(row.file == str(path) for row in found if isinstance(row, BadRow))
+        return [tuple(row[1:]) if isinstance(row, BadRow) else row for row in found]
+    return write_and_read
+
+
+def test_rfc_4180(rows):
+    assert rows(b'id,text,label\r\n1,plain,pos\r\n2,"a, ""b""",neg\r\n3,"two\r\nlines\nand three",pos\r\n') == [
+        (b"plain", b"pos"), (b'a, "b"', b"neg"), (b"two\r\nlines\nand three", b"pos")]
+
+
+def test_lone_carriage_return_inside_quotes_is_text(rows):
+    assert rows(b'text,label\n"a\rb",pos\n') == [(b"a\rb", b"pos")]
+
+
+def test_carriage_return_outside_quotes_is_a_bad_row(rows):
+    assert rows(b"text,label\na\rb,pos\nc,neg\n") == [
+        (2, "a carriage return outside quotes", "a\rb,pos"), (b"c", b"neg")]
+
+
+def test_byte_order_mark_and_no_line_end_at_the_end(rows):
+    assert rows(b'\xef\xbb\xbf"text",label\nfine,pos') == [(b"fine", b"pos")]
+
+
+@pytest.mark.parametrize("name", ["rows.csv.gz", "rows.csv"])
+def test_gzip_is_known_by_content(rows, name):
+    assert rows(gzip.compress(b'text,label\n"a\nb",pos\n'), name) == [(b"a\nb", b"pos")]
+
+
+def test_broken_gzip(rows):
+    with pytest.raises(TextrailError, match=r"complete gzip file at .*rows.csv.gz.*breaks off"):
+        rows(gzip.compress(b"text,label\n" + bytes(range(32, 127)) * 9)[:-12], "rows.csv.gz")
+
+
+def test_other_delimiters(rows):
+    assert rows(b"text\tlabel\na, b\tpos\n", "rows.tsv") == [(b"a, b", b"pos")]
+    assert rows(b"text;label\na, b;pos\n", delimiter=";") == [(b"a, b", b"pos")]
+    assert rows(b"text\tlabel\na, b\tpos\n", delimiter="tab") == [(b"a, b", b"pos")]
+
+
+def test_no_quoting_takes_quotes_as_they_are(rows):
+    assert rows(b'label\ttext\npos\t"half a quote\r\nneg\t\'s " \\ \r .\n', "rows.tsv", quoting="none") == [
+        (b'"half a quote', b"pos"), (b"'s \" \\ \r .", b"neg")]
+
+
+def test_pairs(rows):
+    assert rows(b"text,other,label\na,b,same\na,,other\n", text_pair="other") == [
+        (b"a", b"b", b"same"), (3, "empty text in 'other'", "a,,other")]
+
+
+def test_bad_rows_carry_the_line_where_they_start(rows):
+    content = (b'text,label\n'             # 1
+               b'"two\nlines",pos\n'       # 2, 3
+               b'no label,\n'              # 4
+               b' \xc2\xa0,neg\n'          # 5
+               b'"three\n\nlines"\n'       # 6 to 8
+               b'\n'                       # 9: nothing is not a row
+               b'a,b,c\n'                  # 10
+               b'caf\xe9,pos\n'            # 11
+               b'x\0y,pos\n'               # 12
+               b'"closed" early,pos\n'     # 13
+               b'good,neg\n'               # 14
+               b'"open,pos\nmore,pos\n')   # 15, 16
+    assert rows(content) == [
+        (b"two\nlines", b"pos"),
+        (4, "no label in 'label'", "no label,"),
+        (5, "empty text in 'text'", " \xa0,neg"),
+        (6, "1 columns where the header has 2", '"three'),
+        (10, "3 columns where the header has 2", "a,b,c"),
+        (11, "invalid UTF-8 in 'text'", "caf\\xe9,pos"),
+        (12, "NUL byte in 'text'", "x\0y,pos"),
+        (13, "text after a closing quote (a quote inside quotes is written twice)", '"closed" early,pos'),
+        (b"good", b"neg"),
+        (15, "a quote that is never closed (lines 15 to 16, the end of the file)", '"open,pos')]
+
+
+def test_only_wanted_columns_are_judged(rows):
+    assert rows(b"id,text,label\n\xff,fine,pos\n") == [(b"fine", b"pos")]
+
+
+def test_quote_that_would_swallow_the_file(rows, monkeypatch):
+    monkeypatch.setattr("components.source_csv.MAX_FIELD", 100)
+    found = rows(b'text,label\n"open,pos\n' + b"row,pos\n" * 30)
+    assert found[0] == (2, "a quote that is not closed within 100 characters (lines 2 to 14)", '"open,pos')
+    assert found[1:] == [(b"row", b"pos")] * 18   # lines 15 to 32
+
+
+def test_no_line_ends(rows, monkeypatch):
+    monkeypatch.setattr("components.source_csv.MAX_FIELD", 100)
+    with pytest.raises(TextrailError, match=r"text with line ends in .*rows.csv; received 100 bytes without one"):
+        rows(b"text,label\n" + b"x" * 200)
+
+
+def test_missing_column_names_those_found_and_the_nearest(rows):
+    with pytest.raises(TextrailError, match=r"one column 'text' in .*rows.csv; received the columns 'id', 'texts', "
+                                            r"'label' \(nearest is 'texts'\)"):
+        rows(b"id,texts,label\n1,a,pos\n")
+
+
+def test_column_named_twice(rows):
+    with pytest.raises(TextrailError, match=r"one column 'text' .*\(several of that name\)"):
+        rows(b"text,text,label\n1,a,pos\n")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf"])
+def test_empty_file(rows, content):
+    with pytest.raises(TextrailError, match=r"a header row in .*received an empty file"):
+        rows(content)
+
+
+def test_utf_16(rows):
+    with pytest.raises(TextrailError, match=r"UTF-8 in .*received UTF-16"):
+        rows("text,label\na,pos\n".encode("utf-16"))
+
+
+def test_pattern_and_splits_become_pieces(tmp_path):
+    for name in ("b.csv", "a.csv", "c.txt", "v[1].csv"):
+        (tmp_path / name).write_text("text,label\n")
+    assert [piece.where for piece in source(tmp_path / "?.csv").pieces()] == [
+        (str(tmp_path / "a.csv"),), (str(tmp_path / "b.csv"),)]
+    path = {"validation": str(tmp_path / "v[1].csv"), "train": str(tmp_path / "?.csv")}
+    data = {"path": path, "text": "text", "label": "label"}
+    assert [(piece.split, piece.size) for piece in CsvSource(data).pieces()] == [
+        ("train", 11), ("train", 11), ("validation", 11)]
+
+
+def test_missing_file_names_the_nearest(tmp_path):
+    (tmp_path / "reviews.csv").write_text("")
+    with pytest.raises(TextrailError, match=r"no 'review.csv' in .*, nearest is 'reviews.csv'. Correct data.path"):
+        source(tmp_path / "review.csv").pieces()
+    with pytest.raises(TextrailError, match=r"no file matching '\*\.tsv' in "):
+        source(tmp_path / "*.tsv").pieces()
+    with pytest.raises(TextrailError, match=r"no 'absent' in "):
+        source(tmp_path / "absent" / "further" / "x.csv").pieces()
+
+
+def test_fingerprint_follows_the_content(tmp_path):
+    path = tmp_path / "a.csv"
+    data = {"source": "csv", "path": str(tmp_path / "*.csv"), "text": "text", "label": "label"}
+    path.write_text("text,label\na,pos\n")
+    first = data_fingerprint(data)
+    path.write_text("text,label\na,pos\n")   # written again, unchanged
+    assert data_fingerprint(data) == first
+    path.write_text("text,label\na,neg\n")
+    changed = data_fingerprint(data)
+    (tmp_path / "b.csv").write_text("text,label\n")
+    assert len({first, changed, data_fingerprint(data)}) == 3
+
+
+def test_fingerprint_of_a_large_file_sees_its_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("components.files.WHOLE_BYTES", 10)
+    monkeypatch.setattr("components.files.END_BYTES", 4)
+    data = {"source": "csv", "path": str(tmp_path / "a.csv"), "text": "text", "label": "label"}
+    prints = set()
+    for content in (b"start......end", b"Start......end", b"start......enD"):
+        (tmp_path / "a.csv").write_bytes(content)
+        prints.add(data_fingerprint(data))
+    assert len(prints) == 3
+
+
+def test_reading_takes_no_more_memory_for_a_longer_file(tmp_path):
+    block = b"".join(b'"a review, number %d,\nof a film",pos\n' % i for i in range(10_000))
+    path = tmp_path / "long.csv"
+    path.write_bytes(b"text,label\n" + block * 10)   # 4 MB
+    csv = source(path)
+    reading = csv.read(csv.pieces()[0])
+    tracemalloc.start()
+    count = sum(1 for _ in itertools.islice(reading, 25_000))
+    _, early = tracemalloc.get_traced_memory()
+    count += sum(1 for _ in reading)
+    _, late = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 100_000
+    assert late < early + 50_000   # bytes
+
+
+def test_imdb_has_every_review(shared_data):
+    found = read(shared_data / "data/imdb/train.csv.gz", text="review", label="sentiment")
+    assert len(found) == 25_000
+    assert {row[1] for row in found} == {b"positive", b"negative"}
+
+
+def test_glue_file(shared_data):
+    found = read(shared_data / "data/mrpc/validation.tsv", text="sentence1", text_pair="sentence2", quoting="none")
+    assert len(found) == 408 and not any(isinstance(row, BadRow) for row in found)

@@ -1,0 +1,47 @@
+"""Which split and shard a row goes to, and how it is serialized."""
+
+import pytest
+import tensorflow as tf
+
+from components.rows import Piece
+from components.splits_writer import ExampleEncoder, Plan, row_digest
+
+SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+
+
+def test_shards_follow_the_bytes_of_a_split():
+    pieces = [Piece(None, 600, ("a",)), Piece(None, 400, ("b",))]
+    assert Plan(pieces, SHARES, shard_bytes=100).shards == {"train": 8, "validation": 1, "test": 1}
+    halves = {"train": 0.5, "validation": 0.5, "test": 0}
+    assert Plan(pieces, halves, shard_bytes=1000).shards == {"train": 1, "validation": 1}
+    given = [Piece("validation", 150, ("v",)), Piece("train", 301, ("t",))]
+    assert Plan(given, SHARES, shard_bytes=100).shards == {"train": 4, "validation": 2}
+
+
+def test_shares_are_kept_and_do_not_move():
+    plan = Plan([Piece(None, 1, ("a",))], SHARES, shard_bytes=100)
+    rows = [(f"text {i}".encode(), b"pos") for i in range(2000)]
+    splits = [plan.shard_of(row_digest(row), None)[0] for row in rows]
+    # As in every run from now on: rows must not change their split between versions.
+    assert [splits.count(split) for split in SHARES] == [1593, 214, 193]
+    assert splits[:4] == ["train", "validation", "validation", "train"]
+
+
+def test_same_text_stays_in_one_split_whatever_its_label():
+    assert row_digest((b"a", b"pos")) == row_digest((b"a", b"neg")) != row_digest((b"b", b"pos"))
+    assert row_digest((b"ab", b"c", b"pos")) != row_digest((b"a", b"bc", b"pos"))
+
+
+def test_given_split_is_kept():
+    plan = Plan([Piece("train", 1, ()), Piece("test", 1, ())], SHARES, shard_bytes=100)
+    for i in range(20):
+        assert plan.shard_of(row_digest((b"%d" % i, b"x")), "test") == ("test", 0)
+
+
+@pytest.mark.parametrize("row", [(b"a \xc3\xa9", b"pos"), (b"", b"neg")])
+def test_encoder_reuses_its_message(row):
+    encode = ExampleEncoder(["text", "label"])
+    encode((b"a longer row before", b"x"))
+    features = tf.train.Example.FromString(encode(row)).features.feature
+    assert {name: list(feature.bytes_list.value) for name, feature in features.items()} == {
+        "text": [row[0]], "label": [row[1]]}
