@@ -20,11 +20,11 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import keras
+import numpy as np
+import tensorflow as tf
 
-from modules.bert import Bert, BertConfig  # noqa: E402
+from modules.bert import Bert, BertConfig
 
 CONFIG = BertConfig(vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
                     intermediate_size=1536, max_position_embeddings=512, type_vocab_size=2, hidden_act="gelu",
@@ -101,7 +101,7 @@ def main() -> None:
     ours, plain = Bert(CONFIG, DROPOUT, seed=1, with_pooler=False), plain_keras(CONFIG, DROPOUT)
     keys = ("input_word_ids", "input_mask", "input_type_ids")
     steps = {
-        "ours": train_step(lambda *x: ours(dict(zip(keys, x)), training=True)["sequence_output"], ours),
+        "ours": train_step(lambda *x: ours(dict(zip(keys, x, strict=True)), training=True)["sequence_output"], ours),
         "plain Keras": train_step(lambda *x: plain(list(x), training=True), plain),
     }
     print(f"{os.cpu_count()} cores, {cpu_features()}; TensorFlow {tf.__version__}, Keras {keras.__version__}, "

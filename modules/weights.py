@@ -123,7 +123,7 @@ def save_encoder(folder: str | Path, bert: Bert, config: BertConfig, vocab_file:
         lower_case: whether its tokenizer lower-cases texts.
     """
     tf.io.gfile.makedirs(str(folder))
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for slot in _slots(bert):
         parts = np.split(np.asarray(slot.variable), len(slot.names), axis=-1)
         tensors |= {name: np.ascontiguousarray(part.T if slot.transposed else part)
@@ -179,7 +179,8 @@ def _read_weights(folder: str | Path) -> dict[str, np.ndarray]:
         name = name.removeprefix("bert.")
         if not name.startswith("cls.") and name != "embeddings.position_ids":
             # The first BERTs were converted from TensorFlow, where a norm's weight and bias have these names.
-            named[name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")] = tensor
+            name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+            named[name] = tensor
     return named
 
 

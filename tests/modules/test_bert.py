@@ -114,7 +114,7 @@ def test_masked_mean_by_hand():
     outputs = {"sequence_output": tf.constant([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]], [[5.0, 5.0]] * 3])}
     mask = tf.constant([[1, 1, 0], [0, 0, 0]])
     np.testing.assert_array_equal(pool(outputs, mask, "mean"), [[2, 3], [0, 0]])
-    with pytest.raises(TextrailError, match="without the weights pooler.dense"):
+    with pytest.raises(TextrailError, match=r"without the weights pooler\.dense"):
         pool(outputs, mask, "cls")
 
 
@@ -177,7 +177,7 @@ def test_a_seed_repeats_and_every_step_drops_anew():
 
 
 def test_inputs_longer_than_the_positions_are_an_error():
-    with pytest.raises(TextrailError, match="at most 20 tokens.*received 21"):
+    with pytest.raises(TextrailError, match=r"at most 20 tokens.*received 21"):
         Bert(SMALL)(inputs([[2] * 21]))
 
 
@@ -216,5 +216,5 @@ def test_a_model_owned_by_a_module_is_saved_and_loads_without_our_code(tiny_enco
     served.bert({**inputs([[2, 3]])}, training=True)  # a trained model, with its compiled loops, is what gets saved
     tf.saved_model.save(served, tmp_path, signatures=served.encode)
     loaded = tf.saved_model.load(tmp_path).signatures["serving_default"](ids=ids)
-    np.testing.assert_allclose(list(loaded.values())[0], served.encode(ids), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(next(iter(loaded.values())), served.encode(ids), rtol=0, atol=1e-6)
     assert b"_XlaMustCompile" not in (tmp_path / "saved_model.pb").read_bytes()

@@ -6,7 +6,16 @@ import pytest
 import tensorflow as tf
 
 from modules.errors import TextrailError
-from modules.transformer import ACTIVATIONS, AddNorm, Dropout, RandomBytes, SelfAttention, activate, additive_mask, attend
+from modules.transformer import (
+    ACTIVATIONS,
+    AddNorm,
+    Dropout,
+    RandomBytes,
+    SelfAttention,
+    activate,
+    additive_mask,
+    attend,
+)
 
 
 def random_bytes(rate, seed=0):
@@ -34,13 +43,13 @@ def test_one_product_for_query_key_value_is_the_textbook_formula():
         ours = layer(tf.reshape(x, [15, 8]), additive_mask(input_mask, "float32"), training=training)
         kernel, bias = layer.qkv.kernel.numpy(), layer.qkv.bias.numpy()
         for row, length in enumerate(lengths):
-            contexts = []
+            contexts, rows = [], x[row, :length]
             for head in (slice(0, 4), slice(4, 8)):
                 query, key, value = (
-                    x[row, :length] @ kernel[:, part:part + 8][:, head] + bias[part:part + 8][head] for part in (0, 8, 16))
+                    rows @ kernel[:, part:part + 8][:, head] + bias[part:part + 8][head] for part in (0, 8, 16))
                 weights = np.exp(query @ key.T / 2)
                 contexts.append(weights / weights.sum(-1, keepdims=True) @ value)
-            expected = np.concatenate(contexts, -1) @ layer.output_dense.kernel.numpy() + layer.output_dense.bias.numpy()
+            expected = np.concatenate(contexts, -1) @ layer.output_dense.kernel.numpy()  # its bias is 0
             np.testing.assert_allclose(np.reshape(ours, [3, 5, 8])[row, :length], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -158,7 +167,7 @@ def test_add_norm_gradient_with_dropout_is_that_of_the_plain_formula():
         ours = layer(x, residual, training=True)
         plain = layer(x * tf.cast(draw >= 77, tf.float32) * (256 / 179), residual)
     np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
-    for received, expected in zip(tape.gradient(ours, sources, upstream), tape.gradient(plain, sources, upstream)):
+    for received, expected in zip(*(tape.gradient(y, sources, upstream) for y in (ours, plain)), strict=True):
         np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
 
 

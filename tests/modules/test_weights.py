@@ -50,12 +50,15 @@ def test_kernels_are_transposed_and_query_key_value_lie_side_by_side(tiny_encode
 
 def test_prefix_heads_position_ids_and_old_norm_names_are_understood(tiny_encoder, tmp_path):
     def as_in_a_pretraining_checkpoint(tensors):
-        old = {f"bert.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"):
-               tensor for name, tensor in tensors.items()}
-        return old | {"bert.embeddings.position_ids": np.arange(64)[None], "cls.predictions.bias": np.zeros(7, "float32")}
+        def old(name):
+            return "bert." + name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")
+
+        others = {"bert.embeddings.position_ids": np.arange(64)[None], "cls.predictions.bias": np.zeros(7, "float32")}
+        return {old(name): tensor for name, tensor in tensors.items()} | others
 
     folder = changed(tiny_encoder, tmp_path / "prefixed", as_in_a_pretraining_checkpoint)
-    for ours, theirs in zip(weights_of(load_encoder(folder, seed=1)), weights_of(load_encoder(tiny_encoder, seed=1))):
+    encoders = (load_encoder(folder, seed=1), load_encoder(tiny_encoder, seed=1))
+    for ours, theirs in zip(*map(weights_of, encoders), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -103,10 +106,10 @@ def test_damaged_and_missing_files_are_named(tiny_encoder, tmp_path):
     folder = shutil.copytree(tiny_encoder, tmp_path / "damaged")
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[:len(content) // 2])
-    with pytest.raises(TextrailError, match="a whole safetensors file at .*model.safetensors"):
+    with pytest.raises(TextrailError, match=r"a whole safetensors file at .*model\.safetensors"):
         load_encoder(folder)
     (folder / "vocab.txt").unlink()
-    with pytest.raises(TextrailError, match="the file vocab.txt in"):
+    with pytest.raises(TextrailError, match=r"the file vocab\.txt in"):
         load_config(folder)
 
 
