@@ -1,0 +1,15 @@
+"""Artifact types that TFX lacks."""
+
+from tfx.types.artifact import Artifact
+
+
+class Encoder(Artifact):
+    """A BERT in HuggingFace's layout: `config.json`, `vocab.txt`, `tokenizer_config.json`, `model.safetensors`."""
+
+    TYPE_NAME = "Encoder"
+
+
+class DataBlessing(Artifact):
+    """That the data passed its gate: `report.json` with label counts, blank texts and accepted anomalies by split."""
+
+    TYPE_NAME = "DataBlessing"

@@ -1,0 +1,141 @@
+"""EncoderImporter: a pretrained BERT, checked and copied to an artifact in HuggingFace's layout."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+
+from components.artifacts import Encoder
+from modules.errors import TextrailError
+
+MINILM = "minilm"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WEIGHTS = "model.safetensors"
+NEEDED = ("config.json", "vocab.txt", WEIGHTS)
+
+
+@component
+def EncoderImporter(encoder: OutputArtifact[Encoder], source: Parameter[str], sha256: Parameter[str] = "",
+                    lower_case: Parameter[str] = "", fingerprint: Parameter[str] = ""):
+    """Copies an encoder into the pipeline.
+
+    Args:
+        encoder: what is written.
+        source: "minilm" or a local folder in HuggingFace's BERT layout.
+        sha256: expected of `model.safetensors`; "" checks that of minilm only.
+        lower_case: "true" or "false"; "" follows the encoder's own `tokenizer_config.json`.
+        fingerprint: of the source, for the cache: `encoder_fingerprint(source)`.
+
+    Raises:
+        TextrailError: see `import_encoder`.
+    """
+    import_encoder(source, encoder.uri, sha256, json.loads(lower_case) if lower_case else None)
+
+
+def import_encoder(source: str, target: str, sha256: str = "", lower_case: bool | None = None) -> None:
+    """Checks an encoder and writes it to a folder.
+
+    Args:
+        source: "minilm" or a local folder.
+        target: folder or URI to write `config.json`, `vocab.txt`, `tokenizer_config.json` (`do_lower_case`) and
+            `model.safetensors` to.
+        sha256: expected of `model.safetensors`.
+        lower_case: overrides the encoder's own flag.
+
+    Raises:
+        TextrailError: a file is missing, the weights have another hash, the model is no BERT or the vocabulary does
+            not have the size its configuration tells.
+    """
+    import tensorflow as tf
+
+    from modules.tokenization import Vocabulary, split_vocabulary
+
+    folder = source_folder(source)
+    _check_files(folder)
+    _check_hash(folder, sha256 or (MINILM_SHA256 if source == MINILM else ""))
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") != "bert":
+        raise TextrailError(f"model_type 'bert' in {folder / 'config.json'}", repr(config.get("model_type")),
+                            "Set encoder.source to a BERT; other architectures have other layers.")
+    tokenizer = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    if lower_case is None:
+        lower_case = tokenizer.get("do_lower_case", True)  # HuggingFace's default for BERT.
+    text = (folder / "vocab.txt").read_bytes().decode("utf-8")
+    vocabulary = Vocabulary(tuple(split_vocabulary(text)), lower_case)
+    if len(vocabulary.pieces) != config["vocab_size"]:
+        raise TextrailError(f"{config['vocab_size']} wordpieces in {folder / 'vocab.txt'}, the vocab_size of its "
+                            "config.json", str(len(vocabulary.pieces)), "Take both files from the same encoder.")
+    tf.io.gfile.makedirs(target)
+    files = {
+        "config.json": json.dumps(config, indent=1, sort_keys=True),
+        "vocab.txt": "".join(f"{piece}\n" for piece in vocabulary.pieces),
+        "tokenizer_config.json": json.dumps({"do_lower_case": lower_case, "tokenizer_class": "BertTokenizer"},
+                                            indent=1),
+    }
+    for name, content in files.items():
+        with tf.io.gfile.GFile(f"{target}/{name}", "wb") as file:
+            file.write(content.encode("utf-8"))
+    tf.io.gfile.copy(str(folder / WEIGHTS), f"{target}/{WEIGHTS}", overwrite=True)
+
+
+def encoder_fingerprint(source: str) -> str:
+    """Changes when the source does: names, sizes and times of its files, without reading them.
+
+    Raises:
+        TextrailError: the source is no folder.
+    """
+    folder = source_folder(source)
+    files = [folder / name for name in (*NEEDED, "tokenizer_config.json") if (folder / name).is_file()]
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def source_folder(source: str) -> Path:
+    """The folder that `encoder.source` names.
+
+    Raises:
+        TextrailError: there is none.
+    """
+    if source == MINILM:
+        from modules.weights import packaged_minilm
+
+        return packaged_minilm()
+    folder = Path(source)
+    if not folder.is_dir():
+        raise TextrailError(f"encoder.source to be {MINILM!r} or a folder in HuggingFace's BERT layout", repr(source),
+                            "Give the path of a folder with " + ", ".join(NEEDED) + ".")
+    return folder
+
+
+def _check_files(folder: Path) -> None:
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if not missing:
+        return
+    found = ", ".join(sorted(os.listdir(folder))) or "nothing"
+    pickled = missing == [WEIGHTS] and (folder / "pytorch_model.bin").is_file()
+    fix = ("Loading pytorch_model.bin would run code that is inside it; save the model as safetensors with "
+           "save_pretrained(folder, safe_serialization=True)." if pickled else
+           "Export the encoder with save_pretrained of transformers, model and tokenizer into one folder.")
+    raise TextrailError(f"{', '.join(NEEDED)} in {folder}", f"{found}, without {', '.join(missing)}", fix)
+
+
+def _check_hash(folder: Path, expected: str) -> None:
+    if not expected:
+        return
+    digest = hashlib.sha256()
+    with open(folder / WEIGHTS, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != expected.lower():
+        raise TextrailError(f"{folder / WEIGHTS} with sha256 {expected}", digest.hexdigest(),
+                            "The file is damaged or another one; fetch it again, or correct encoder.sha256.")
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TextrailError(f"JSON in {path}", f"something else ({error})", "Export the encoder again.") from error

@@ -1,0 +1,161 @@
+"""SchemaGen: what every row must look like, inferred from the training split or given and checked."""
+
+import json
+
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import ExampleStatistics, Schema
+
+from components.files import content_hash, describe_missing, find, nearest, open_file
+from modules.errors import TextrailError
+
+FILE_NAME = "schema.pbtxt"
+
+
+@component
+def SchemaGen(statistics: InputArtifact[ExampleStatistics], schema: OutputArtifact[Schema], text: Parameter[str],
+              label: Parameter[str], curated: Parameter[str] = "", fingerprint: Parameter[str] = ""):
+    """Writes the schema of a text data set.
+
+    Args:
+        statistics: with a split "train".
+        schema: what is written.
+        text: JSON list of the text features.
+        label: the label feature.
+        curated: path of a schema to take as it is once checked; "" infers one.
+        fingerprint: of the curated file, for the cache: `schema_fingerprint(curated)`.
+
+    Raises:
+        TextrailError: see `infer_schema` and `read_curated`.
+    """
+    from tfx.components.statistics_gen import stats_artifact_utils
+    from tfx.utils import io_utils
+
+    texts = json.loads(text)
+    if curated:
+        result = read_curated(curated, texts, label)
+    else:
+        result = infer_schema(stats_artifact_utils.load_statistics(statistics, "train").proto(), texts, label)
+    io_utils.write_pbtxt_file(f"{schema.uri}/{FILE_NAME}", result)
+
+
+def schema_fingerprint(curated: str | None) -> str:
+    """Changes when a curated schema's content does; "" without one.
+
+    Raises:
+        TextrailError: there is no such file.
+    """
+    if not curated:
+        return ""
+    files = find(curated)
+    if not files:
+        raise TextrailError(f"a schema at {curated} (data.schema_file)", describe_missing(curated),
+                            "Correct the path, or leave data.schema_file out to infer a schema.")
+    return content_hash(files[0])
+
+
+def infer_schema(statistics: statistics_pb2.DatasetFeatureStatisticsList, texts: list[str], label: str
+                 ) -> schema_pb2.Schema:
+    """A schema from the statistics of the training split.
+
+    Text features: one string in every row, any string. Label: one string in every row, one of those seen, sorted.
+    Other features keep what TFDV infers.
+
+    Args:
+        statistics: of the training split.
+        texts: the text features.
+        label: the label feature.
+
+    Raises:
+        TextrailError: a feature is missing or no string, or the label takes one value, or too many to be classes.
+    """
+    import tensorflow_data_validation as tfdv
+
+    schema = tfdv.infer_schema(statistics, infer_feature_shape=False)
+    for name in (*texts, label):
+        _require_string(schema, name, "the training split")
+        feature = tfdv.get_feature(schema, name)
+        feature.presence.min_fraction, feature.presence.min_count = 1.0, 1
+        feature.shape.dim.add(size=1)
+        _drop_domain(schema, feature)
+    counts = label_counts(statistics, label)
+    unique = next(f for f in statistics.datasets[0].features if _name(f) == label).string_stats.unique
+    if unique > len(counts):
+        raise TextrailError(f"a label {label!r} with some hundred classes at most", f"{unique} different values",
+                            "Name the column with the class names in data.label.")
+    if len(counts) < 2:
+        raise TextrailError(f"a label {label!r} with at least two classes in the training split",
+                            f"{len(counts)} ({', '.join(counts)})",
+                            "Check data.label and the rows of the training split.")
+    for name in counts:
+        if len(name.splitlines()) != 1:
+            raise TextrailError(f"class names of one line in {label!r}", repr(name), "Rename the class in the data.")
+    tfdv.set_domain(schema, label, schema_pb2.StringDomain(name=label, value=sorted(counts)))
+    return schema
+
+
+def read_curated(path: str, texts: list[str], label: str) -> schema_pb2.Schema:
+    """Reads a schema that someone keeps by hand, as it is.
+
+    Args:
+        path: a text-format `schema.pbtxt`, local or a URI.
+        texts: the text features it must have.
+        label: the label feature it must have, with a domain of at least two classes.
+
+    Raises:
+        TextrailError: it cannot be read or lacks any of these.
+    """
+    schema = schema_pb2.Schema()
+    try:
+        with open_file(path) as file:
+            text_format.Parse(file.read().decode("utf-8"), schema)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise TextrailError(f"a schema in protobuf's text format in {path}", f"something else ({error})",
+                            "Start from the one a run without data.schema_file writes, under SchemaGen.") from error
+    for name in (*texts, label):
+        _require_string(schema, name, path)
+    if len(class_names(schema, label)) < 2:
+        raise TextrailError(f"a string domain with at least two classes for the label {label!r} in {path}",
+                            f"{class_names(schema, label)}", "Add the class names to its string_domain.")
+    return schema
+
+
+def class_names(schema: schema_pb2.Schema, label: str) -> list[str]:
+    """The values of the label's domain, in the order that gives each class its index; empty without a domain."""
+    feature = next(feature for feature in schema.feature if feature.name == label)
+    if feature.domain:
+        return next(list(domain.value) for domain in schema.string_domain if domain.name == feature.domain)
+    return list(feature.string_domain.value)
+
+
+def label_counts(statistics: statistics_pb2.DatasetFeatureStatisticsList, label: str) -> dict[str, int]:
+    """How many rows of a split have each label, sorted by label: {"negative": 500, "positive": 512}."""
+    feature = next((f for f in statistics.datasets[0].features if _name(f) == label), None)
+    buckets = feature.string_stats.rank_histogram.buckets if feature else ()
+    return {bucket.label: round(bucket.sample_count) for bucket in sorted(buckets, key=lambda b: b.label)}
+
+
+def _name(feature: statistics_pb2.FeatureNameStatistics) -> str:
+    return feature.name or ".".join(feature.path.step)
+
+
+def _require_string(schema: schema_pb2.Schema, name: str, where: str) -> None:
+    types = {feature.name: feature.type for feature in schema.feature}
+    if name not in types:
+        raise TextrailError(f"a feature {name!r} in {where}", f"only {', '.join(types)}{nearest(name, types)}",
+                            "Correct data.text, data.text_pair or data.label.")
+    if types[name] != schema_pb2.BYTES:
+        raise TextrailError(f"strings in the feature {name!r} of {where}",
+                            f"the type {schema_pb2.FeatureType.Name(types[name])}",
+                            "Write it as strings, or name another column in data.text or data.label.")
+
+
+def _drop_domain(schema: schema_pb2.Schema, feature: schema_pb2.Feature) -> None:
+    """Lets a feature hold any string."""
+    kind = feature.WhichOneof("domain_info")
+    if kind == "domain":
+        schema.string_domain.remove(next(d for d in schema.string_domain if d.name == feature.domain))
+    if kind:
+        feature.ClearField(kind)

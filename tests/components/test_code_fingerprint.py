@@ -1,0 +1,80 @@
+"""What counts for the cache and what does not, on a project of four files."""
+
+import re
+
+import pytest
+
+from components.code_fingerprint import code_fingerprint
+
+TASK = '''
+import os
+import json
+from modules.encode import encode, other
+from modules import train as trainer
+
+LIMIT = 8
+
+def helper(text):
+    """Cuts."""
+    return text[:LIMIT]
+
+def preprocessing_fn(inputs):
+    return encode(helper(inputs))
+
+def run_fn(args):
+    from modules.late import late
+    return trainer.run(args, late, preprocessing_fn)
+'''
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "modules").mkdir()
+    files = {"task": TASK, "encode": "from modules.deep import deep\ndef encode(x): return deep(x)\n",
+             "deep": "def deep(x): return x\n", "train": "def run(*args): pass\n", "late": "late = 1\n"}
+    for name, text in files.items():
+        (tmp_path / "modules" / f"{name}.py").write_text(text)
+    return tmp_path
+
+
+def changed(project, module: str, old: str, new: str) -> tuple[bool, bool]:
+    """Whether an edit changes the fingerprints of preprocessing_fn and run_fn."""
+    def both() -> list[str]:
+        return [code_fingerprint(f"modules.task.{name}", project) for name in ("preprocessing_fn", "run_fn")]
+
+    before, path = both(), project / "modules" / f"{module}.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return tuple(a != b for a, b in zip(before, both(), strict=True))
+
+
+@pytest.mark.parametrize("module, old, new, expected", [
+    ("task", "late, preprocessing_fn)", "late, preprocessing_fn, 1)", (False, True)),  # the training half
+    ("task", "text[:LIMIT]", "text[1:LIMIT]", (True, True)),  # a function it calls
+    ("task", "LIMIT = 8", "LIMIT = 9", (True, True)),  # a constant that function uses
+    ("task", "import os\n", "", (False, False)),  # nobody's
+    ("task", "encode, other", "encode, another", (False, False)),  # a neighbour on the same line
+    ("task", "LIMIT = 8", "LIMIT = 8  # tokens\n\n", (False, False)),  # comments and layout
+    ("encode", "deep(x)", "deep(x + 1)", (True, True)),
+    ("deep", "return x", "return -x", (True, True)),  # imported by what is imported
+    ("train", "pass", "return 1", (False, True)),
+    ("late", "late = 1", "late = 2", (False, True)),  # imported inside the function
+])
+def test_an_edit_counts_where_it_is_used(project, module, old, new, expected):
+    assert changed(project, module, old, new) == expected
+
+
+def test_it_is_a_sha256_of_source_and_imports_nothing(project):
+    (project / "modules" / "deep.py").write_text("raise SystemExit\n")
+    assert re.fullmatch("[0-9a-f]{64}", code_fingerprint("modules.task.preprocessing_fn", project))
+
+
+def test_an_unknown_name_is_told(project):
+    with pytest.raises(KeyError, match="gone"):
+        code_fingerprint("modules.task.gone", project)
+
+
+def test_the_training_half_of_the_classifier_does_not_concern_transform():
+    own = code_fingerprint("modules.classifier.preprocessing_fn")
+    assert own == code_fingerprint("modules.classifier.preprocessing_fn") and len(own) == 64

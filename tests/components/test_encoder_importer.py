@@ -1,0 +1,89 @@
+"""What is copied, and what is refused with which sentence."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+
+from components.encoder_importer import encoder_fingerprint, import_encoder
+from modules.errors import TextrailError
+
+
+@pytest.fixture
+def source(tiny_encoder, tmp_path):
+    return shutil.copytree(tiny_encoder, tmp_path / "source")
+
+
+def edit_config(source, **values) -> None:
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | values))
+
+
+def test_a_local_folder_is_copied_and_normalised(source, tmp_path):
+    (source / "vocab.txt").write_bytes((source / "vocab.txt").read_bytes().replace(b"\n", b"\r\n"))
+    (source / "README.md").write_text("not copied")
+    target = tmp_path / "target"
+    import_encoder(str(source), str(target))
+    assert sorted(file.name for file in target.iterdir()) == [
+        "config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"]
+    assert (target / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    assert (target / "vocab.txt").read_bytes().startswith(b"[PAD]\n[UNK]\n[CLS]\n")
+    assert json.loads((target / "tokenizer_config.json").read_text())["do_lower_case"] is True
+
+
+def test_the_case_flag_can_be_overridden(source, tmp_path):
+    import_encoder(str(source), str(tmp_path / "target"), lower_case=False)
+    assert json.loads((tmp_path / "target" / "tokenizer_config.json").read_text())["do_lower_case"] is False
+
+
+def test_minilm_is_packaged(tmp_path):
+    import_encoder("minilm", str(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text())["hidden_size"] == 384
+
+
+def test_missing_files_are_listed(source, tmp_path):
+    (source / "vocab.txt").unlink()
+    (source / "model.safetensors").unlink()
+    with pytest.raises(TextrailError) as caught:
+        import_encoder(str(source), str(tmp_path / "target"))
+    assert caught.value.received == "config.json, tokenizer_config.json, without vocab.txt, model.safetensors"
+    assert not (tmp_path / "target").exists()
+
+
+def test_pickled_weights_are_refused_with_the_reason(source, tmp_path):
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    with pytest.raises(TextrailError, match="would run code"):
+        import_encoder(str(source), str(tmp_path / "target"))
+
+
+def test_hash(source, tmp_path):
+    digest = hashlib.sha256((source / "model.safetensors").read_bytes()).hexdigest()
+    import_encoder(str(source), str(tmp_path / "target"), sha256=digest.upper())
+    with pytest.raises(TextrailError) as caught:
+        import_encoder(str(source), str(tmp_path / "target"), sha256="0" * 64)
+    assert caught.value.received == digest
+
+
+def test_another_architecture(source, tmp_path):
+    edit_config(source, model_type="roberta")
+    with pytest.raises(TextrailError, match="received 'roberta'"):
+        import_encoder(str(source), str(tmp_path / "target"))
+
+
+def test_vocabulary_of_another_size(source, tmp_path):
+    edit_config(source, vocab_size=30522)
+    with pytest.raises(TextrailError, match="expected 30522 wordpieces"):
+        import_encoder(str(source), str(tmp_path / "target"))
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(TextrailError, match="'minilm' or a folder"):
+        encoder_fingerprint(str(tmp_path / "none"))
+
+
+def test_the_fingerprint_sees_an_edit(source):
+    before = encoder_fingerprint(str(source))
+    assert before == encoder_fingerprint(str(source))
+    edit_config(source, hidden_act="relu")
+    assert before != encoder_fingerprint(str(source))
