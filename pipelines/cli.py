@@ -36,7 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 stopped by a gate or an error, 2 wrong settings or usage, 130 interrupted.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (options.command is not _predict or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:   # argparse ends a list of positionals at the first option; texts may stand on either side of one.
+        options.texts += rest
     try:
         return options.command(options)
     except TextrailError as error:

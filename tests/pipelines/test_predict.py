@@ -1,0 +1,169 @@
+"""Asking a pushed model: a real SavedModel with the signature that every exported model has."""
+
+import csv
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modules.errors import TextrailError
+from pipelines import cli, predict, workspace
+
+ROOT = Path(__file__).parents[2]
+
+
+def save(folder: Path, columns: list[str]) -> None:
+    """A model that is 75 % sure of `pos` where "good" occurs in any text, and of `neg` elsewhere."""
+    import tensorflow as tf
+
+    module = tf.Module()
+
+    def answer(**texts):
+        good = tf.reduce_any([tf.strings.regex_full_match(texts[name], r"(?s).*good.*") for name in columns], axis=0)
+        scores = tf.where(good[:, None], [[0.25, 0.75]], [[0.75, 0.25]])
+        classes = tf.broadcast_to(tf.constant([["neg", "pos"]]), tf.shape(scores))
+        return {"label": tf.where(good, "pos", "neg"), "score": tf.reduce_max(scores, axis=1), "scores": scores,
+                "classes": classes}
+
+    module.answer = tf.function(answer, input_signature=None)
+    inputs = {name: tf.TensorSpec([None], tf.string, name) for name in columns}
+    tf.saved_model.save(module, folder, {"serving_default": module.answer.get_concrete_function(**inputs)})
+    (folder / "assets.extra").mkdir()
+    (folder / "assets.extra/textrail.json").write_text(json.dumps({
+        "shape": "classification", "text": columns[0], "text_pair": columns[1] if columns[1:] else None,
+        "label": "kind", "classes": ["neg", "pos"], "max_length": 128}))
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory):
+    """A push destination with a model of single texts, and an older version that is no model at all."""
+    destination = tmp_path_factory.mktemp("pushed")
+    (destination / "9").mkdir()
+    (destination / "9/saved_model.pb").write_text("broken")
+    save(destination / "10", ["review"])
+    return destination
+
+
+@pytest.fixture(scope="module")
+def predictor(pushed):
+    return predict.Predictor(str(pushed), "Push one.")
+
+
+def test_the_newest_version_answers_in_order_across_batches(predictor):
+    assert predictor.folder.endswith("/10")
+    texts = [("good",), ("dull",), ("so good\nreally",)] * predict.BATCH
+    answers = list(predictor(texts))
+    assert [answer.label for answer in answers] == ["pos", "neg", "pos"] * predict.BATCH
+    assert answers[1] == ("neg", 0.75, {"neg": 0.75, "pos": 0.25})
+
+
+def test_an_empty_destination_says_what_to_do(tmp_path):
+    with pytest.raises(TextrailError) as caught:
+        predict.Predictor(str(tmp_path), "Push one.")
+    assert str(caught.value) == f"expected a pushed model in {tmp_path}; received none. Push one."
+
+
+def test_a_file_keeps_its_columns_order_and_newlines(predictor, tmp_path):
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes('\ufeffid,review,label\r\n1,"good, ""very""\r\ngood",pos\r\n\r\n2,dull,neg\r\n'.encode())
+    assert predict.predict_file(predictor, str(source), str(target)) == 2
+    with open(target, newline="", encoding="utf-8") as stream:
+        assert list(csv.reader(stream)) == [
+            ["id", "review", "label", "predicted_label", "score", "neg", "pos"],
+            ["1", 'good, "very"\r\ngood', "pos", "pos", "0.750000", "0.250000", "0.750000"],
+            ["2", "dull", "neg", "neg", "0.750000", "0.750000", "0.250000"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+def test_gzip_tabs_and_the_file_itself_as_target(predictor, tmp_path):
+    file = tmp_path / "rows.tsv.gz"
+    with gzip.open(file, "wt") as stream:
+        stream.write("review\tid\n" + "good, fine\t1\n" * (2 * predict.BATCH + 1))
+    assert predict.predict_file(predictor, str(file), str(file)) == 2 * predict.BATCH + 1
+    with gzip.open(file, "rt") as stream:
+        lines = stream.read().splitlines()
+    assert lines[0] == "review\tid\tlabel\tscore\tneg\tpos"
+    assert lines[1:] == ["good, fine\t1\tpos\t0.750000\t0.250000\t0.750000"] * (2 * predict.BATCH + 1)
+
+
+@pytest.mark.parametrize("content, sentence", [
+    (b"revue,id\ngood,1\n", "expected the column 'review', which the model reads, in {file}; received the columns "
+                            "'revue', 'id', nearest is 'revue'. Rename a column."),
+    (b'review,id\n"a\nb",1\ngood\n', "expected CSV in UTF-8; received 1 columns where the header has 2 in {file}, "
+                                     "line 4. Correct that row."),
+    (b"review,id\ngood,1\n\xff,2\n", "expected CSV in UTF-8; received bytes that are not UTF-8 in {file}, line 3. "
+                                     "Correct that row."),
+    (b'review\n"open\n', "expected CSV in UTF-8; received unexpected end of data in {file}, line 2. Correct that row."),
+    (b"", "expected the column 'review', which the model reads, in {file}; received the columns (none). "
+          "Rename a column."),
+])
+def test_a_bad_file_is_told_with_its_line_and_leaves_nothing(predictor, tmp_path, content, sentence):
+    file = tmp_path / "in.csv"
+    file.write_bytes(content)
+    with pytest.raises(TextrailError) as caught:
+        predict.predict_file(predictor, str(file), str(tmp_path / "out.csv"))
+    assert str(caught.value) == sentence.format(file=file)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_missing_file_names_its_neighbour(predictor, tmp_path):
+    (tmp_path / "reviews.csv").touch()
+    with pytest.raises(TextrailError) as caught:
+        predict.predict_file(predictor, f"{tmp_path}/review.csv", "out.csv")
+    assert str(caught.value) == (f"expected a file at {tmp_path}/review.csv; received no 'review.csv' in {tmp_path}, "
+                                 "nearest is 'reviews.csv'. Correct the path.")
+
+
+def started(folder: Path, run: str, destination: Path) -> None:
+    """What a run leaves behind that predict looks for."""
+    paths = workspace.Workspace(run, folder / run)
+    paths.folder.mkdir(parents=True)
+    paths.metadata.touch()
+    paths.settings.write_text(json.dumps({"push": {"destination": str(destination)}}))
+
+
+def test_the_command_answers_people_and_programs(pushed, tmp_path):
+    started(tmp_path, "films", pushed)
+
+    def ask(*arguments):
+        return subprocess.run([sys.executable, "-m", "pipelines.cli", "predict", "films", "--workspace", tmp_path,
+                               *arguments], capture_output=True, text=True, cwd=ROOT)
+
+    told = ask("a good film", "a dull\nfilm " + "x" * 90)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout == f"pos   75.0%  a good film\nneg   75.0%  a dull film {'x' * 67}…\n"
+
+    told = ask("--json", "ein guter Film, très bien")
+    assert [json.loads(line) for line in told.stdout.splitlines()] == [
+        {"text": "ein guter Film, très bien", "label": "neg", "score": 0.75, "scores": {"neg": 0.75, "pos": 0.25}}]
+
+    told = ask("--text-a", "one", "--text-b", "two")
+    assert (told.returncode, told.stderr) == (
+        2, "textrail: expected single texts: the model reads review; received a pair. Ask it so.\n")
+
+
+def test_a_model_of_pairs_and_a_file(tmp_path, monkeypatch, capfd):
+    save(tmp_path / "pushed/1", ["question", "answer"])
+    started(tmp_path, "pairs", tmp_path / "pushed")
+    monkeypatch.setenv("TEXTRAIL_WORKSPACE", str(tmp_path))
+    assert cli.main(["predict", "pairs", "--json", "--text-a", "how?", "--text-b", "good"]) == 0
+    assert json.loads(capfd.readouterr().out) == {
+        "text": ["how?", "good"], "label": "pos", "score": 0.75, "scores": {"neg": 0.25, "pos": 0.75}}
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("answer,question\nfine,how?\n")
+    assert cli.main(["predict", "pairs", "--file", str(source), "--out", str(target)]) == 0
+    assert capfd.readouterr().out == f"1 rows with labels in {target}\n"
+    assert target.read_text() == ("answer,question,label,score,neg,pos\n"
+                                  "fine,how?,neg,0.750000,0.750000,0.250000\n")
+
+
+def test_nothing_pushed_names_the_next_command(tmp_path, monkeypatch, capfd):
+    started(tmp_path, "films", tmp_path / "nowhere")
+    monkeypatch.setenv("TEXTRAIL_WORKSPACE", str(tmp_path))
+    assert cli.main(["predict", "films", "good"]) == 2
+    assert capfd.readouterr().err == (
+        f"textrail: expected a pushed model in {tmp_path}/nowhere; received none. Push one with `textrail run films`; "
+        "`textrail metrics films` tells why one was refused.\n")
