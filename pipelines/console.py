@@ -140,7 +140,7 @@ class LiveView(PlainView):
         super().__init__(stream, run, folder, log)
         self._notes: dict[str, str] = {}
         self._spinner = Spinner("dots", style="yellow")
-        self._starting = "starting"
+        self._starting = Spinner("dots", "starting", style="yellow")
         self._ended = False
         self._live = Live(console=self.console, get_renderable=self._render, refresh_per_second=5)
 
@@ -152,12 +152,14 @@ class LiveView(PlainView):
         self._live.stop()
 
     def starting(self, what: str) -> None:
-        self._starting = what
+        self._starting.update(text=what)
 
     def changed(self, node: Node) -> None:
         if node.state != "running":
-            self._notes[node.id] = "stopped the run, see below" if node.state == "failed" else (
-                node.note or self._notes.get(f"{node.id} lasting", ""))
+            lasting = self._notes.get(f"{node.id} lasting", "")
+            peak = f"peak {node.peak_mb} MB"
+            self._notes[node.id] = {"failed": "stopped the run, see below",
+                                    "done": f"{lasting}, {peak}" if lasting else peak}.get(node.state, node.note)
 
     def emit(self, record: logging.LogRecord) -> None:
         node, message = self._running(), record.getMessage()
@@ -167,33 +169,30 @@ class LiveView(PlainView):
 
     def _render(self) -> RenderableType:
         header = Text.assemble((self.run, "bold"), f"\nworkspace  {self.folder}\nlog        {self.log}",
-                               no_wrap=True, overflow="ellipsis")
+                               overflow="fold")
         if not self.nodes:
-            self._spinner.update(text=self._starting)
-            return Group(header, "" if self._ended else self._spinner)
-        self._spinner.update(text="")
+            return Group(header, "" if self._ended else self._starting)
         # While it is redrawn a row is one line, so that the table stays as high as the run has components.
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", expand=True)
-        table.add_column("", width=1)
-        table.add_column("component", no_wrap=True)
-        table.add_column("time", justify="right", no_wrap=True)
-        table.add_column("peak", justify="right", no_wrap=True)
-        table.add_column("", ratio=1, no_wrap=not self._ended, overflow="fold" if self._ended else "ellipsis")
+        table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        table.add_column(width=1)
+        table.add_column(no_wrap=True)
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(ratio=1, no_wrap=not self._ended, overflow="fold" if self._ended else "ellipsis")
         for node in self.nodes:
             table.add_row(*self._row(node))
-        return Group(header, table)
+        return Group(header, "", table, "")
 
     def _row(self, node: Node) -> tuple[RenderableType, ...]:
         note = Text(self._notes.get(node.id, ""))
         if node.state == "running":
             elapsed = duration(time.monotonic() - node.started)
-            return self._spinner, Text(node.id, "bold"), elapsed, "", note
+            return self._spinner, Text(node.id, "bold"), elapsed, note
         symbol, style = SYMBOLS[node.state]
         if node.state in ("waiting", "skipped"):
-            return Text(symbol, style), Text(node.id, "dim"), "", "", note
+            return Text(symbol, style), Text(node.id, "dim"), "", note
         if node.state == "cached":
-            return Text(symbol, style), Text(node.id), Text("cached", style), "", Text(note.plain, "dim")
-        return Text(symbol, style), Text(node.id), duration(node.seconds), f"{node.peak_mb} MB", note
+            return Text(symbol, style), Text(node.id), Text("cached", style), Text(note.plain, "dim")
+        return Text(symbol, style), Text(node.id), duration(node.seconds), note
 
 
 def duration(seconds: float) -> str:

@@ -88,7 +88,7 @@ Pusher: done in <s>, peak <mb>"""), "\n".join(lines[1:13]))
     written, status = on_a_terminal(command("run", run_file))
     assert status == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written).replace("\r", "")
-    end = " ".join(text[text.rindex("component"):].split())
+    end = " ".join(text[text.rindex("workspace"):].split())
     for name in ("Maker", "Trainer", "Evaluator", "Pusher"):
         assert re.search(f"≡ {name} cached {CACHED}", end), end
     assert f"already pushed: {state}/pushed/7" in end

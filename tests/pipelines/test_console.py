@@ -180,5 +180,5 @@ def test_a_terminal_shows_all_components_live():
     assert any(re.fullmatch(r"\S Trainer \d+\.\d s epoch 1/3, step 40/120, loss 0\.412", line) for line in running)
     assert "· Pusher" in running
     last = drawn[-1]
-    assert any(line.startswith("✓ Trainer 3.2 s 812 MB") for line in last)
-    assert "✗ Pusher 0.0 s 0 MB stopped the run, see below" in last
+    assert "✓ Trainer 3.2 s peak 812 MB" in last
+    assert "✗ Pusher 0.0 s stopped the run, see below" in last
