@@ -170,7 +170,7 @@ def refuse(findings: Iterable[Finding]) -> None:
 def served_label_counts(destination: str) -> dict[str, int]:
     """Label → rows that the model served now was trained on; empty if nothing is served or it does not say."""
     version = served_version(destination) if destination else None
-    return read_manifest(f"{destination}/{version}").get("label_counts") or {} if version else {}
+    return read_manifest(f"{destination}/{version}").get("label_counts", {}).get("train", {}) if version else {}
 
 
 def _above(value: float) -> str:

@@ -13,7 +13,7 @@ from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from components.artifacts import Encoder
+from components.artifacts import DataBlessing, Encoder
 from components.code_fingerprint import code_fingerprint
 from components.schema_gen import class_names
 from modules.classifier import UNKNOWN_LABEL
@@ -30,6 +30,7 @@ class TextTransformSpec(component_spec.ComponentSpec):
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema),
         "encoder": component_spec.ChannelParameter(type=Encoder),
+        "gate": component_spec.ChannelParameter(type=DataBlessing, optional=True),
     }
     OUTPUTS: ClassVar = {
         "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
@@ -50,18 +51,20 @@ class Executor(tfx_transform.Executor):
                 `preprocessing_fn`, the function's import path.
 
         Raises:
-            TextrailError: a row has a label that the schema does not list.
+            TextrailError: a row has a label that the schema does not list, or the encoder has fewer positions than
+                max_length.
         """
         settings = json.loads(exec_properties["settings"])
         label = settings["data"]["label"]
         schema_folder = artifact_utils.get_single_uri(input_dict["schema"])
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_folder))
         classes = class_names(schema, label)
+        encoder = artifact_utils.get_single_uri(input_dict["encoder"])
+        _check_positions(encoder, settings["max_length"])
         with tempfile.TemporaryDirectory() as folder:
             classes_file = Path(folder) / "classes.txt"
             classes_file.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-            config = settings | {"classes": str(classes_file),
-                                 "encoder": artifact_utils.get_single_uri(input_dict["encoder"])}
+            config = settings | {"classes": str(classes_file), "encoder": encoder}
             try:
                 super().Do({key: input_dict[key] for key in ("examples", "schema")}, output_dict, {
                     "preprocessing_fn": exec_properties["preprocessing_fn"],
@@ -76,6 +79,15 @@ class Executor(tfx_transform.Executor):
                 raise TextrailError(f"a {label!r} among {', '.join(classes)}", repr(unknown),
                                     "Correct the rows, or list the class in a curated schema (data.schema_file)."
                                     ) from error
+
+
+def _check_positions(encoder: str, max_length: int) -> None:
+    """Before anything is encoded: training would find out only after it."""
+    with tf.io.gfile.GFile(os.path.join(encoder, "config.json")) as file:
+        positions = json.load(file)["max_position_embeddings"]
+    if max_length > positions:
+        raise TextrailError(f"model.max_length of at most {positions}, as many positions as the encoder has",
+                            str(max_length), f"Set model.max_length to {positions} or less.")
 
 
 def _splits(examples: Sequence) -> dict[str, list[str]]:
@@ -96,6 +108,7 @@ class TextTransform(base_beam_component.BaseBeamComponent):
         examples: rows with the text and label columns.
         schema: schema with the label's domain.
         encoder: whose vocabulary and case flag are used.
+        gate: that the data passed, so that nothing is encoded before.
         settings: `{"data": {"text", "text_pair", "label"}, "max_length": tokens}`.
         preprocessing_fn: import path of the function that builds the graph. Its source and all it uses counts for
             the cache.
@@ -105,9 +118,9 @@ class TextTransform(base_beam_component.BaseBeamComponent):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
     def __init__(self, examples: channel.BaseChannel, schema: channel.BaseChannel, encoder: channel.BaseChannel,
-                 settings: dict[str, Any], preprocessing_fn: str = "modules.classifier.preprocessing_fn"):
+                 settings: dict[str, Any], preprocessing_fn: str, gate: channel.BaseChannel | None = None):
         super().__init__(TextTransformSpec(
-            examples=examples, schema=schema, encoder=encoder,
+            examples=examples, schema=schema, encoder=encoder, gate=gate,
             settings=json.dumps(settings, sort_keys=True), preprocessing_fn=preprocessing_fn,
             code=code_fingerprint(preprocessing_fn),
             transform_graph=channel.Channel(type=standard_artifacts.TransformGraph),

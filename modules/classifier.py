@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, ClassVar
 
+import keras
 import tensorflow as tf
+import tensorflow_transform as tft
 
+from modules import progress
+from modules.batching import Buckets, bucketed, count_by_bucket, read_examples
+from modules.bert import Bert, Pooling, pool
+from modules.optimization import choose_precision
+from modules.serving import RawFeatures, export, length_bands
 from modules.tokenization import Tokenizer, Vocabulary
+from modules.training import TrainArgs, Training, choose_strategy
+from modules.transformer import Dropout, Linear
+from modules.weights import load_encoder
 
 UNKNOWN_LABEL = "a label that is no class of the schema: "
 
@@ -59,3 +70,204 @@ def label_ids(labels: tf.Tensor, classes: str) -> tf.Tensor:
     # An op that fails on what is no number, and not an assertion: no side effect to keep in a server's graph.
     numbers = tf.where(is_good, tf.strings.as_string(ids), tf.strings.join([UNKNOWN_LABEL, labels]))
     return tf.strings.to_number(numbers, tf.int64)
+
+
+# Trainer: token ids to class probabilities.
+
+
+class Classifier(keras.Model):
+    """BERT with one logit a class on its pooled output.
+
+    Args:
+        bert: the encoder.
+        num_classes: classes.
+        pooling: what the head sees; see `settings.Model`.
+        dropout: rate before the head.
+        vocabulary: tells padding and segments from the ids.
+        seed: of dropout and of the new head.
+    """
+
+    def __init__(self, bert: Bert, num_classes: int, pooling: Pooling, dropout: float, vocabulary: Vocabulary,
+                 seed: int, **options: Any):
+        super().__init__(**options)
+        self.bert, self.pooling, self.vocabulary = bert, pooling, vocabulary
+        self.dropout = Dropout(dropout, bert.seeds, name="dropout", dtype="float32")
+        self.head = Linear(bert.config.hidden_size, num_classes,
+                           keras.initializers.TruncatedNormal(stddev=bert.config.initializer_range, seed=seed),
+                           name="head", dtype="float32")
+        self.built = True
+
+    def call(self, token_ids: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Returns logits [batch, classes] float32 from padded token_ids [batch, length] int32."""
+        mask = self.vocabulary.input_mask(token_ids)  # [batch, length]
+        outputs = self.bert({"input_word_ids": token_ids, "input_mask": mask,
+                             "input_type_ids": self.vocabulary.segment_ids(token_ids)}, training=training)
+        pooled = pool(outputs, mask, self.pooling)  # [batch, hidden]
+        return self.head(self.dropout(pooled, training=training))  # [batch, classes]
+
+
+def sums(classifier: Classifier, batch: dict[str, tf.Tensor], training: bool) -> dict[str, tf.Tensor]:
+    """What a batch adds to loss and accuracy, for `Training`.
+
+    Args:
+        classifier: the model.
+        batch: `token_ids` [batch, length] int32 and `label_id` [batch] int64.
+        training: whether to drop.
+
+    Returns:
+        Sums over the batch, each [] float32: cross entropy in nats, correct answers, and the number of examples.
+    """
+    labels = batch["label_id"]
+    logits = classifier(batch["token_ids"], training=training)  # [batch, classes]
+    correct = tf.cast(tf.equal(tf.argmax(logits, axis=-1), labels), tf.float32)
+    return {"loss": tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)),
+            "accuracy": tf.reduce_sum(correct), "weight": tf.cast(tf.size(labels), tf.float32)}
+
+
+def run_fn(args: TrainArgs) -> None:
+    """Fine-tunes the encoder on the training split and exports the best model on the validation split.
+
+    Args:
+        args: see `TrainArgs`; its settings have `seed`, `data`, `model`, `training` and `evaluation`.
+    """
+    settings, training = args.settings, args.settings["training"]
+    keras.utils.set_random_seed(settings["seed"])
+    precision, reason = choose_precision(training["precision"])
+    progress.report(f"training in {precision}: {reason}", lasting=True, precision=precision)
+    classes = read_classes(args.transform_graph)
+    strategy = choose_strategy(training["strategy"])
+    with strategy.scope():
+        model = build_classifier(args, len(classes), "float32" if precision == "float32" else f"mixed_{precision}")
+    batches = LengthBatches(args, model.vocabulary.pad_id, strategy.num_replicas_in_sync)
+    progress.report(batches.told(), lasting=True)
+    trained = {variable.path: variable.value for variable in model.trainable_variables}
+    state = [variable.value for variable in model.non_trainable_variables if "seed" in variable.path]
+    Training(forward=lambda batch, is_training: sums(model, batch, is_training), trained=trained, state=state,
+             batches=batches.of_epoch, steps_per_epoch=batches.steps_per_epoch, validation=batches.validation,
+             settings=training, scale_loss=precision == "float16", strategy=strategy, run_dir=args.run_dir,
+             checkpoint_dir=args.checkpoint_dir).fit()
+    # What is served computes in float32 wherever it runs: a server's CPU may be slow at anything else.
+    served = build_classifier(args, len(classes), "float32")
+    served.set_weights(model.get_weights())
+    export_classifier(served, classes, args)
+
+
+def build_classifier(args: TrainArgs, num_classes: int, dtype: str) -> Classifier:
+    """The encoder with a new head, in a Keras dtype policy such as `mixed_bfloat16`."""
+    settings = args.settings["model"]
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        bert = load_encoder(args.encoder, settings["dropout"], args.settings["seed"],
+                            new_pooler=settings["pooling"] == "cls")
+        bert.fine_tune(settings["fine_tune_layers"], settings["pooling"])
+        return Classifier(bert, num_classes, settings["pooling"], settings["dropout"], Vocabulary.read(args.encoder),
+                          args.settings["seed"])
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+class LengthBatches:
+    """Training and validation batches by length bucket under the token budget of the settings.
+
+    Args:
+        args: files, settings.
+        pad_id: what ids are padded with.
+        replicas: devices that share a batch.
+    """
+
+    FEATURES: ClassVar = {"token_ids$ragged_values": tf.int64, "label_id": tf.int64}
+
+    def __init__(self, args: TrainArgs, pad_id: int, replicas: int):
+        settings = args.settings["training"]
+        self.settings, self.seed, self.pad_id = settings, args.settings["seed"], pad_id
+        self.buckets = Buckets.of(args.settings["model"]["max_length"], settings["bucket_step"],
+                                  settings["batch_tokens"], settings["max_batch"], multiple_of=replicas)
+        self.examples = read_examples(args.train_files, self.FEATURES)
+        self.counts, self.tokens = count_by_bucket(self.examples, self.buckets, "token_ids")
+        self.steps_per_epoch = self.buckets.batches(self.counts)
+        self.validation = bucketed(read_examples(args.validation_files, self.FEATURES), self.buckets, "token_ids",
+                                   pad_id)
+
+    def of_epoch(self, epoch: int) -> tf.data.Dataset:
+        """The batches of an epoch, shuffled with a seed of its own."""
+        return bucketed(self.examples, self.buckets, "token_ids", self.pad_id,
+                        shuffle_buffer=self.settings["shuffle_buffer"], seed=self.seed + epoch)
+
+    def told(self) -> str:
+        """One line about the training split: examples, batches, and the share of padding."""
+        padded = sum(count * length for count, length in zip(self.counts, self.buckets.lengths, strict=True))
+        return (f"{sum(self.counts)} examples, {self.steps_per_epoch} batches an epoch, "
+                f"{1 - self.tokens / max(padded, 1):.0%} of the tokens are padding "
+                f"(padded to {self.buckets.lengths[-1]}: "
+                f"{1 - self.tokens / max(sum(self.counts) * self.buckets.lengths[-1], 1):.0%})")
+
+
+# Serving: plain strings or serialized tf.Examples to labels.
+
+
+class ServedClassifier(tf.Module):
+    """What is exported: the transform graph and the classifier behind three signatures.
+
+    Args:
+        classifier: the model, in float32.
+        classes: names in the order of their ids.
+        args: where the transform graph is; column names; length bands.
+    """
+
+    def __init__(self, classifier: Classifier, classes: list[str], args: TrainArgs):
+        super().__init__()
+        self.raw = RawFeatures(args.transform_graph)
+        self.classifier, self.data = classifier, args.settings["data"]
+        self.bands = args.settings["evaluation"]["length_bands"]
+        self.classes = tf.constant(classes)  # [classes]
+        self.texts = [self.data[key] for key in ("text", "text_pair") if self.data[key]]
+
+    def scores(self, token_ids: tf.RaggedTensor) -> tf.Tensor:
+        """[batch, (tokens)] ids to probabilities [batch, classes] float32."""
+        ids = tf.cast(self.classifier.vocabulary.to_dense(token_ids), tf.int32)  # [batch, longest]
+        return tf.nn.softmax(self.classifier(ids, training=False))
+
+    def signatures(self) -> dict[str, Any]:
+        """Name → concrete function, for `tf.saved_model.save`."""
+        strings = [tf.TensorSpec([None], tf.string, name) for name in self.texts]
+        serialized = tf.TensorSpec([None], tf.string, "examples")
+        return {"serving_default": tf.function(self.serve).get_concrete_function(*strings),
+                "examples": tf.function(self.serve_examples).get_concrete_function(serialized),
+                "transform_features": tf.function(self.transform_features).get_concrete_function(serialized)}
+
+    def serve(self, *texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Plain strings, one [batch] a text feature, to the best class and all scores."""
+        features = self.raw.from_strings(dict(zip(self.texts, texts, strict=True)))
+        scores = self.scores(features["token_ids"])  # [batch, classes]
+        best = tf.argmax(scores, axis=-1)  # [batch]
+        return {"label": tf.gather(self.classes, best), "score": tf.reduce_max(scores, axis=-1), "scores": scores,
+                "classes": tf.tile(self.classes[None, :], [tf.shape(scores)[0], 1])}
+
+    def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Serialized tf.Examples [batch], with or without label, to scores [batch, classes]."""
+        features = self.raw.from_examples(examples, without=self.data["label"])
+        return {"scores": self.scores(features["token_ids"])}
+
+    def transform_features(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Serialized tf.Examples [batch] to what the model was trained on, and the length band of each."""
+        features = self.raw.from_examples(examples)
+        counts = features["token_ids"].row_lengths()  # [batch]
+        return {"token_ids": self.classifier.vocabulary.to_dense(features["token_ids"]),
+                "label_id": tf.reshape(features["label_id"], [-1]), "token_count": counts,
+                "length_band": length_bands(counts, self.bands)}
+
+
+def export_classifier(classifier: Classifier, classes: list[str], args: TrainArgs) -> None:
+    """Writes the SavedModel with its three signatures and its manifest to `args.serving_dir`."""
+    served = ServedClassifier(classifier, classes, args)
+    export(served, served.signatures(), args.serving_dir, {
+        "shape": "classification", **args.settings["data"], "classes": classes,
+        "max_length": args.settings["model"]["max_length"]})
+
+
+def read_classes(transform_graph: str) -> list[str]:
+    """Class names in the order of their ids, from the asset that the transform graph keeps."""
+    path = os.path.join(tft.TFTransformOutput(transform_graph).transform_savedmodel_dir, "assets", "classes.txt")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return file.read().decode("utf-8").splitlines()

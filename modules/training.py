@@ -79,8 +79,8 @@ def choose_strategy(wanted: str) -> tf.distribute.Strategy:
     if wanted == "one_device":
         return tf.distribute.get_strategy()
     if wanted == "mirrored":
-        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")[1:] and \
-            tf.config.list_logical_devices("CPU")
+        cpus = tf.config.list_logical_devices("CPU")
+        devices = tf.config.list_logical_devices("GPU") or (cpus if len(cpus) > 1 else [])
         if not devices:
             raise TextrailError("GPUs for training.strategy=mirrored", "a machine without one",
                                 "Set training.strategy=one_device.")

@@ -28,11 +28,12 @@ from components.anomaly_gate import AnomalyGate
 from components.code_fingerprint import code_fingerprint
 from components.encoder_importer import EncoderImporter, encoder_fingerprint
 from components.evaluator import Evaluator
-from components.example_gen import ExampleGen, data_fingerprint
+from components.example_gen import ExampleGen
 from components.model_check import ModelCheck
 from components.pusher import Pusher
 from components.schema_gen import SchemaGen, schema_fingerprint
 from components.served_model import ServedModel
+from components.sources import data_fingerprint
 from components.text_transform import TextTransform
 from components.trainer import Trainer
 from components.versions import read_manifest, served_version
@@ -62,30 +63,32 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
     """
     data, columns = settings.data, {key: getattr(settings.data, key) for key in ("text", "text_pair", "label")}
     texts = [column for column in (data.text, data.text_pair) if column]
-    destination = settings.push.destination or str(paths.pushed)
+    destination, lower_case = settings.push.destination or str(paths.pushed), settings.encoder.lower_case
+    source = data.model_dump(exclude={"schema_file"})
     fingerprints = {
-        "data": data_fingerprint(data.model_dump()), "encoder": encoder_fingerprint(settings.encoder.source),
+        "data": data_fingerprint(source), "encoder": encoder_fingerprint(settings.encoder.source),
         "schema": schema_fingerprint(data.schema_file or "")}
     recipe = _recipe(settings, fingerprints)
     baseline = _baseline(destination, recipe, forced)
 
-    examples = ExampleGen(data=data.model_dump(), fingerprint=fingerprints["data"])
+    examples = ExampleGen(data=json.dumps(source), fingerprint=fingerprints["data"])
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     schema = SchemaGen(statistics=statistics.outputs["statistics"], text=json.dumps(texts), label=data.label,
                        curated=data.schema_file or "", fingerprint=fingerprints["schema"])
     anomalies = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     gate = AnomalyGate(anomalies=anomalies.outputs["anomalies"], statistics=statistics.outputs["statistics"],
-                       schema=schema.outputs["schema"], text=texts, label=data.label,
-                       settings=settings.gate.model_dump(), served_labels=_served_labels(destination, baseline))
+                       text=json.dumps(texts), label=data.label, gate=settings.gate.model_dump_json(),
+                       destination=destination)
     encoder = EncoderImporter(source=settings.encoder.source, sha256=settings.encoder.sha256 or "",
-                              lower_case=settings.encoder.lower_case, fingerprint=fingerprints["encoder"])
+                              lower_case=json.dumps(lower_case) if lower_case is not None else "",
+                              fingerprint=fingerprints["encoder"])
     transform = TextTransform(examples=examples.outputs["examples"], schema=schema.outputs["schema"],
-                              encoder=encoder.outputs["encoder"], gate=gate.outputs["gate"],
+                              encoder=encoder.outputs["encoder"], gate=gate.outputs["blessing"],
                               settings={"data": columns, "max_length": settings.model.max_length},
                               preprocessing_fn=PREPROCESSING_FN)
     trainer = Trainer(examples=transform.outputs["transformed_examples"],
                       transform_graph=transform.outputs["transform_graph"], encoder=encoder.outputs["encoder"],
-                      gate=gate.outputs["gate"], settings={
+                      gate=gate.outputs["blessing"], settings={
                           "seed": settings.seed, "data": columns, "model": settings.model.model_dump(),
                           "training": settings.training.model_dump(),
                           "evaluation": {"length_bands": settings.evaluation.length_bands}},
@@ -97,7 +100,7 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
                        settings={"data": columns})
     pusher = Pusher(model=trainer.outputs["model"], model_blessing=evaluator.outputs["blessing"],
                     infra_blessing=check.outputs["blessing"], evaluation=evaluator.outputs["evaluation"],
-                    gate=gate.outputs["gate"], destination=destination, keep=settings.push.keep, recipe=recipe,
+                    gate=gate.outputs["blessing"], destination=destination, keep=settings.push.keep, recipe=recipe,
                     baseline_version=baseline)
     return pipeline.Pipeline(
         pipeline_name=run, pipeline_root=str(paths.pipeline_root), enable_cache=True,
@@ -126,10 +129,3 @@ def _baseline(destination: str, recipe: str, forced: bool) -> str:
     manifest = read_manifest(f"{destination}/{version}")
     return manifest["baseline_version"] if manifest.get("recipe") == recipe and not forced else version
 
-
-def _served_labels(destination: str, version: str) -> dict[str, int]:
-    """How often each label occurred in the training data of a served version; empty where it does not say."""
-    try:
-        return read_manifest(f"{destination}/{version}").get("label_counts", {}).get("train", {}) if version else {}
-    except FileNotFoundError:  # deleted since
-        return {}

@@ -1,0 +1,188 @@
+"""The whole pipeline, shrunk: it must learn, cache, stop at gates, keep the better model and survive a kill.
+
+Runs happen as a user starts them, each in a process of its own, on a copy of the code that a test may edit.
+"""
+
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+GOOD = ["good", "great", "loved", "enjoyed", "fun", "funny", "bright", "best", "nice", "rich"]
+BAD = ["bad", "awful", "hated", "bored", "boring", "dull", "worst", "poor", "slow", "cold"]
+FILLER = ["the", "a", "film", "book", "story", "food", "place", "service", "was", "and", "it", "this", "room", "staff", "with", "very", "so", "but", "we", "they"]
+COMPONENTS = ["ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate", "EncoderImporter",
+              "TextTransform", "Trainer", "ServedModel", "Evaluator", "ModelCheck", "Pusher"]
+
+
+def write_reviews(path: Path, rows: int, seed: int, labels=("negative", "positive")) -> None:
+    """Reviews of filler words around words of one mood; no two moods in one review."""
+    draw = random.Random(seed)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["review", "sentiment"])
+        for i in range(rows):
+            words = draw.choices(FILLER, k=draw.randint(3, 12)) + draw.choices((BAD, GOOD)[i % 2], k=2)
+            draw.shuffle(words)
+            writer.writerow([" ".join(words), labels[i % 2]])
+
+
+class Project:
+    """A copy of the code, a settings file of one's own beside its data, and a workspace."""
+
+    def __init__(self, folder: Path, encoder: Path):
+        self.folder = folder
+        for package in ("pipelines", "components", "modules"):
+            shutil.copytree(PROJECT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        for seed, (split, rows) in enumerate({"train": 240, "validation": 60, "test": 80}.items()):
+            write_reviews(folder / f"{split}.csv", rows, seed)
+        (folder / "moods.yaml").write_text(yaml.safe_dump({
+            "data": {"source": "csv", "text": "review", "label": "sentiment",
+                     "path": {split: f"{split}.csv" for split in ("train", "validation", "test")}},
+            "encoder": {"source": str(encoder)},
+            "model": {"max_length": 24, "pooling": "mean", "dropout": 0.0},
+            "training": {"epochs": 4, "learning_rate": 3e-3, "batch_tokens": 384, "bucket_step": 8,
+                         "precision": "float32"},
+            "evaluation": {"thresholds": {"accuracy": {"min": 0.8, "max_drop": 0.02}}, "length_bands": [8, 12]},
+        }))
+        self.environment = os.environ | {"TEXTRAIL_WORKSPACE": str(folder / "workspace"), "PYTHONPATH": str(folder),
+                                         "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-m", "pipelines.cli", *arguments], cwd=self.folder, text=True,
+                                env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def call(self, *arguments: str) -> subprocess.CompletedProcess:
+        process = self.start(*arguments)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess:
+        return self.call("run", "moods.yaml", *arguments)
+
+    def pushed(self) -> list[str]:
+        folder = self.folder / "workspace" / "moods" / "pushed"
+        return sorted(path.name for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, tiny_encoder) -> Project:
+    return Project(tmp_path_factory.mktemp("project"), tiny_encoder)
+
+
+@pytest.fixture(scope="module")
+def first(project) -> subprocess.CompletedProcess:
+    return project.run()
+
+
+def states(done: subprocess.CompletedProcess) -> dict[str, str]:
+    """Component → its last state, from the plain lines of a run."""
+    found = {}
+    for line in done.stdout.splitlines():
+        match = re.match(r"^\W*(\w+)\W+(running|cached|done|failed)\b", line)
+        if match and match[1] in COMPONENTS:
+            found[match[1]] = match[2]
+    return found
+
+
+def verdict(project: Project) -> dict:
+    done = project.call("metrics", "moods", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_run_learns_and_pushes(project, first):
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert states(first) == dict.fromkeys(COMPONENTS, "done")
+    assert len(project.pushed()) == 1
+    assert verdict(project)["metrics"]["accuracy"] >= 0.8  # the larger class has half of the rows
+    history = json.loads(next(project.folder.glob("workspace/moods/pipeline/Trainer/model_run/*/history.json"))
+                         .read_text())
+    losses = [one["train"]["loss"] for one in history["rounds"]]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_pushed_model_answers_plain_strings(project, first):
+    done = project.call("predict", "moods", "the film was great fun and we loved it", "awful dull food", "--json")
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["label"] for answer in answers] == ["positive", "negative"]
+
+
+def test_a_second_run_executes_nothing(project, first):
+    before = project.pushed()
+    done = project.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(done) == dict.fromkeys(COMPONENTS, "cached")
+    assert project.pushed() == before
+
+
+def test_a_worse_model_is_not_pushed_over_a_better_one(project, first):
+    before = project.pushed()
+    done = project.run("--set", "training.learning_rate=1e-9", "--set", "training.epochs=1",
+                       "--set", "evaluation.thresholds.accuracy.min=0")
+    assert done.returncode == 1
+    assert states(done)["TextTransform"] == "cached"
+    assert states(done)["Trainer"] == states(done)["Evaluator"] == "done"
+    assert states(done)["Pusher"] == "failed"
+    assert "worse than the served model's" in done.stdout + done.stderr
+    assert project.pushed() == before
+
+
+def test_a_changed_label_stops_before_training(project, first):
+    before = project.pushed()
+    original = (project.folder / "test.csv").read_bytes()
+    try:
+        write_reviews(project.folder / "test.csv", 80, 2, labels=("negative", "meh"))
+        done = project.run()
+    finally:
+        (project.folder / "test.csv").write_bytes(original)
+    assert done.returncode == 1
+    assert states(done)["ExampleGen"] == "done"
+    assert states(done)["AnomalyGate"] == "failed"
+    assert "Trainer" not in states(done)
+    assert "meh" in done.stdout + done.stderr
+    assert project.pushed() == before
+
+
+def test_an_edit_of_the_training_code_runs_the_trainer_and_not_the_transform(project, first):
+    code = project.folder / "modules" / "classifier.py"
+    original = code.read_text()
+    edited = original.replace("def run_fn(args: TrainArgs) -> None:", "def run_fn(args: TrainArgs) -> 'None':")
+    assert edited != original
+    code.write_text(edited)
+    try:
+        done = project.run()
+    finally:
+        code.write_text(original)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(done) == dict.fromkeys(COMPONENTS[:7], "cached") | dict.fromkeys(COMPONENTS[7:], "done")
+    assert len(project.pushed()) == 2
+
+
+def test_a_killed_training_resumes(project, first):
+    arguments = ("--set", "training.epochs=40", "--set", "training.patience=40", "--set",
+                 "training.checkpoint_seconds=0.1", "--set", "seed=7")
+    process = project.start("run", "moods.yaml", *arguments)
+    checkpoints = project.folder / "workspace" / "moods" / "checkpoints"
+    deadline = time.monotonic() + 300
+    while not list(checkpoints.glob("*/checkpoint")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = project.run(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"resumed at step [1-9]\d* of", done.stdout)
+    assert not list(checkpoints.glob("*"))
