@@ -140,12 +140,11 @@ def run_fn(args: TrainArgs) -> None:
         model = build_classifier(args, len(classes), "float32" if precision == "float32" else f"mixed_{precision}")
     batches = LengthBatches(args, model.vocabulary.pad_id, strategy.num_replicas_in_sync)
     progress.report(batches.told(), lasting=True)
-    trained = {variable.path: variable.value for variable in model.trainable_variables}
-    state = [variable.value for variable in model.non_trainable_variables if "seed" in variable.path]
-    Training(forward=lambda batch, is_training: sums(model, batch, is_training), trained=trained, state=state,
-             batches=batches.of_epoch, steps_per_epoch=batches.steps_per_epoch, validation=batches.validation,
-             settings=training, scale_loss=precision == "float16", strategy=strategy, run_dir=args.run_dir,
-             checkpoint_dir=args.checkpoint_dir).fit()
+    trained = [(variable.path, variable.value) for variable in model.trainable_variables]
+    Training(forward=lambda batch, is_training: sums(model, batch, is_training), trained=trained,
+             state=[model.bert.seeds.state.value], batches=batches.of_epoch, steps_per_epoch=batches.steps_per_epoch,
+             validation=batches.validation, settings=training, scale_loss=precision == "float16", strategy=strategy,
+             run_dir=args.run_dir, checkpoint_dir=args.checkpoint_dir).fit()
     # What is served computes in float32 wherever it runs: a server's CPU may be slow at anything else.
     served = build_classifier(args, len(classes), "float32")
     served.set_weights(model.get_weights())

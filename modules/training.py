@@ -101,7 +101,8 @@ class Training:
     Args:
         forward: (batch, training) → sums over the batch: `loss` and `weight` (what the loss is divided by), and any
             further sums to be reported, each [] float32.
-        trained: name → variable that is trained, in a fixed order.
+        trained: name and variable of all that is trained, in a fixed order. Names tell what decays; Keras gives the
+            same one to the same part of every block.
         state: further variables that change while training (seeds of dropout), kept in checkpoints.
         batches: epoch → its batches; the same epoch gives the same batches again.
         steps_per_epoch: batches of an epoch.
@@ -113,12 +114,12 @@ class Training:
         checkpoint_dir: see `TrainArgs`.
     """
 
-    def __init__(self, *, forward: Callable[[Batch, bool], Sums], trained: dict[str, tf.Variable],
+    def __init__(self, *, forward: Callable[[Batch, bool], Sums], trained: Sequence[tuple[str, tf.Variable]],
                  state: Sequence[tf.Variable], batches: Callable[[int], tf.data.Dataset], steps_per_epoch: int,
                  validation: tf.data.Dataset, settings: dict[str, Any], scale_loss: bool,
                  strategy: tf.distribute.Strategy, run_dir: str, checkpoint_dir: str):
         self.forward, self.strategy, self.settings = forward, strategy, settings
-        self.trained = list(trained.values())
+        self.trained = [variable for _, variable in trained]
         self.batches, self.steps_per_epoch = batches, steps_per_epoch
         self.validation = strategy.experimental_distribute_dataset(validation)
         self.total_steps = steps_per_epoch * settings["epochs"]
@@ -126,7 +127,7 @@ class Training:
         self.run_dir = Path(run_dir)
         self.writer = tf.summary.create_file_writer(str(self.run_dir))
         with strategy.scope():
-            self.optimizer = AdamW(self.trained, list(trained), weight_decay=settings["weight_decay"],
+            self.optimizer = AdamW(self.trained, [name for name, _ in trained], weight_decay=settings["weight_decay"],
                                    clip_norm=settings["clip_norm"], scale_loss=scale_loss)
             self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
             self.best_weights = [tf.Variable(v, trainable=False) for v in self.trained]

@@ -127,5 +127,5 @@ def _baseline(destination: str, recipe: str, forced: bool) -> str:
     if version is None:
         return ""
     manifest = read_manifest(f"{destination}/{version}")
-    return manifest["baseline_version"] if manifest.get("recipe") == recipe and not forced else version
+    return (manifest["baseline_version"] or "") if manifest.get("recipe") == recipe and not forced else version
 
