@@ -197,7 +197,7 @@ class Training:
         done = self.history.step - epoch * self.steps_per_epoch
         every = max(1, self.steps_per_epoch // self.settings["evaluations_per_epoch"])
         meter = Meter(self.history.step, self.total_steps)
-        saved = time.monotonic()
+        saved = self.told = time.monotonic()
         # Validation also ends the epoch; a round just before its last few steps would only repeat it.
         due = {step for step in range(every, self.steps_per_epoch - every // 2, every)} | {self.steps_per_epoch}
         batches = self.strategy.experimental_distribute_dataset(self.batches(epoch).skip(done))
@@ -223,10 +223,12 @@ class Training:
         with self.writer.as_default(step=self.history.step):
             for name, value in {**recent, "learning_rate": rate, "examples_per_second": meter.rate()}.items():
                 tf.summary.scalar(f"train/{name}", value)
+        a_minute_passed = time.monotonic() - self.told > 60
+        self.told = time.monotonic() if a_minute_passed else self.told
         progress.report(
             f"epoch {epoch + 1}/{self.settings['epochs']}, step {self.history.step}/{self.total_steps}, "
             f"loss {recent['loss']:.3f}, {meter.rate():.0f} examples/s, {duration(meter.left())} left",
-            epoch=epoch + 1, step=self.history.step, loss=recent["loss"], examples_per_second=meter.rate(),
+            lasting=a_minute_passed, epoch=epoch + 1, step=self.history.step, loss=recent["loss"], examples_per_second=meter.rate(),
             seconds_left=meter.left())
 
     def _validate(self, epoch: int, meter: Meter) -> None:

@@ -223,9 +223,8 @@ def bound(row: Mapping[str, Any]) -> str:
 
 
 def slices_table(verdict: Mapping[str, Any]) -> Table:
-    """Each slice's examples and metrics: accuracy and whatever the thresholds name."""
-    wanted = dict.fromkeys(["accuracy", *(row["metric"] for row in verdict["rows"])])
-    names = [name for name in wanted if any(name in part["metrics"] for part in verdict["slices"])]
+    """Each slice's examples, accuracy and loss: a class's own metrics mean little where one label is all there is."""
+    names = [name for name in ("accuracy", "loss") if any(name in part["metrics"] for part in verdict["slices"])]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("slice")
     for name in ("examples", *names):
