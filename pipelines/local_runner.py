@@ -24,6 +24,7 @@ from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
+from components.beam_runner import run_beam_in_this_process
 from modules.errors import TextrailError
 
 State = Literal["waiting", "running", "cached", "done", "skipped", "failed", "interrupted"]
@@ -81,6 +82,7 @@ def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (),
     Raises:
         TextrailError: `force` names an unknown node.
     """
+    run_beam_in_this_process()
     graph = compiler.Compiler().compile(pipeline)
     steps = [node.pipeline_node for node in graph.nodes]
     _switch_cache_off(steps, list(force), fresh)

@@ -15,6 +15,14 @@ some any one two three well badly really quite only just even still yet my your 
 LETTERS = [c for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def beam_in_this_process() -> None:
+    """Components that a test runs without the local runner use what it would."""
+    from components.beam_runner import run_beam_in_this_process
+
+    run_beam_in_this_process()
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory) -> Path:
     """A BERT of 2 layers, 32 wide, with seeded random weights in HuggingFace's layout."""
