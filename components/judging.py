@@ -18,6 +18,7 @@ import tensorflow_text  # noqa: F401  registers the tokenizers' ops, without whi
 from apache_beam.utils import shared
 from google.protobuf import wrappers_pb2
 from tensorflow_model_analysis.extractors import slice_key_extractor
+from tensorflow_model_analysis.proto.config_pb2 import EvalConfig, MetricConfig, MetricsSpec, ModelSpec, SlicingSpec
 
 from components.classification_metrics import ClassificationMetrics
 from components.verdict import number
@@ -122,20 +123,19 @@ def evaluate(pipeline: beam.Pipeline, pattern: str, models: Mapping[str, str], c
     )
 
 
-def _eval_config(models: Sequence[str], classes: list[str]) -> tfma.EvalConfig:
-    config = tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec(name=name, is_baseline=name == tfma.BASELINE_KEY) for name in models],
-        metrics_specs=[tfma.MetricsSpec(
+def _eval_config(models: Sequence[str], classes: list[str]) -> EvalConfig:
+    config = EvalConfig(
+        model_specs=[ModelSpec(name=name, is_baseline=name == tfma.BASELINE_KEY) for name in models],
+        metrics_specs=[MetricsSpec(
             model_names=models if len(models) > 1 else None,
             metrics=[
-                tfma.MetricConfig(class_name="ExampleCount", config=json.dumps({"name": "examples"})),
+                MetricConfig(class_name="ExampleCount", config=json.dumps({"name": "examples"})),
                 # Named with its module, the metric is found by TFMA on every worker without being registered there.
-                tfma.MetricConfig(class_name=ClassificationMetrics.__name__, module=ClassificationMetrics.__module__,
-                                  config=json.dumps({"classes": classes})),
-                tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot", config=json.dumps({"name": "confusion"})),
+                MetricConfig(class_name=ClassificationMetrics.__name__, module=ClassificationMetrics.__module__,
+                             config=json.dumps({"classes": classes})),
+                MetricConfig(class_name="MultiClassConfusionMatrixPlot", config=json.dumps({"name": "confusion"})),
             ])],
-        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["label"]),
-                       tfma.SlicingSpec(feature_keys=["length_band"])])
+        slicing_specs=[SlicingSpec(), SlicingSpec(feature_keys=["label"]), SlicingSpec(feature_keys=["length_band"])])
     # Confidence intervals would count every example again for each of 20 resamplings.
     config.options.compute_confidence_intervals.CopyFrom(wrappers_pb2.BoolValue(value=False))
     return config
