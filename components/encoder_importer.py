@@ -46,28 +46,22 @@ def import_encoder(source: str, target: str, sha256: str = "", lower_case: bool 
         lower_case: overrides the encoder's own flag.
 
     Raises:
-        TextrailError: a file is missing, the weights have another hash, the model is no BERT or the vocabulary does
-            not have the size its configuration tells.
+        TextrailError: a file is missing, the weights have another hash, or they, the configuration and the vocabulary
+            are not those of one BERT.
     """
     import tensorflow as tf
 
     from modules.tokenization import Vocabulary, split_vocabulary
+    from modules.weights import load_encoder
 
     folder = source_folder(source)
     _check_files(folder)
-    _check_hash(folder, sha256 or (MINILM_SHA256 if source == MINILM else ""))
-    config = _read_json(folder / "config.json")
-    if config.get("model_type") != "bert":
-        raise TextrailError(f"model_type 'bert' in {folder / 'config.json'}", repr(config.get("model_type")),
-                            "Set encoder.source to a BERT; other architectures have other layers.")
-    tokenizer = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    _check_hash(folder / WEIGHTS, sha256 or (MINILM_SHA256 if source == MINILM else ""))
+    load_encoder(folder)  # Refuses here, and not after Transform, what training could not read.
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if lower_case is None:
-        lower_case = tokenizer.get("do_lower_case", True)  # HuggingFace's default for BERT.
-    text = (folder / "vocab.txt").read_bytes().decode("utf-8")
-    vocabulary = Vocabulary(tuple(split_vocabulary(text)), lower_case)
-    if len(vocabulary.pieces) != config["vocab_size"]:
-        raise TextrailError(f"{config['vocab_size']} wordpieces in {folder / 'vocab.txt'}, the vocab_size of its "
-                            "config.json", str(len(vocabulary.pieces)), "Take both files from the same encoder.")
+        lower_case = _own_lower_case(folder / "tokenizer_config.json")
+    vocabulary = Vocabulary(tuple(split_vocabulary((folder / "vocab.txt").read_bytes().decode("utf-8"))), lower_case)
     tf.io.gfile.makedirs(target)
     files = {
         "config.json": json.dumps(config, indent=1, sort_keys=True),
@@ -122,20 +116,18 @@ def _check_files(folder: Path) -> None:
     raise TextrailError(f"{', '.join(NEEDED)} in {folder}", f"{found}, without {', '.join(missing)}", fix)
 
 
-def _check_hash(folder: Path, expected: str) -> None:
-    if not expected:
-        return
-    digest = hashlib.sha256()
-    with open(folder / WEIGHTS, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != expected.lower():
-        raise TextrailError(f"{folder / WEIGHTS} with sha256 {expected}", digest.hexdigest(),
+def _check_hash(weights: Path, expected: str) -> None:
+    from modules.weights import sha256
+
+    if expected and (found := sha256(weights)) != expected.lower():
+        raise TextrailError(f"{weights} with sha256 {expected}", found,
                             "The file is damaged or another one; fetch it again, or correct encoder.sha256.")
 
 
-def _read_json(path: Path) -> dict:
+def _own_lower_case(path: Path) -> bool:
+    if not path.is_file():
+        return True  # HuggingFace's default for BERT.
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True)
     except ValueError as error:
         raise TextrailError(f"JSON in {path}", f"something else ({error})", "Export the encoder again.") from error

@@ -41,7 +41,7 @@ class Executor(base_executor.BaseExecutor):
 
 class ServedModelSpec(ComponentSpec):
     PARAMETERS = {"destination": ExecutionParameter(type=str), "version": ExecutionParameter(type=str)}
-    INPUTS = {}
+    INPUTS: dict[str, ChannelParameter] = {}
     OUTPUTS = {"model": ChannelParameter(type=standard_artifacts.Model)}
 
 
