@@ -1,5 +1,7 @@
 """TextTransform end to end on a few rows: exact records, the graph without labels, and labels nobody knows."""
 
+import os
+
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -7,7 +9,8 @@ from tfx.types import channel, standard_artifacts
 
 from components.artifacts import Encoder
 from components.code_fingerprint import code_fingerprint
-from components.text_transform import TextTransform
+from components.text_transform import BATCH, TextTransform
+from modules.classifier import preprocessing_fn
 from modules.errors import TextrailError
 from tests.components.transforming import COLUMN, LABEL, transform
 
@@ -67,11 +70,42 @@ def test_pairs_and_columns_without_a_shape(tiny_encoder, tmp_path):
     }
 
 
+def with_longest_text(inputs, custom_config):
+    """A preprocessing function with an analyzer: adds the bytes of the longest text analysed to the label."""
+    features = preprocessing_fn(inputs, custom_config)
+    return features | {"label_id": features["label_id"] + tft.max(tf.cast(tf.strings.length(inputs["text"]), tf.int64))}
+
+
+def test_analyzers_see_the_training_split_alone(tiny_encoder, tmp_path):
+    _, written = transform(tmp_path, tiny_encoder, {
+        "train": [{"text": "good film", "stars": "good"}, {"text": "bad", "stars": "bad"}],
+        "validation": [{"text": "the good film", "stars": "good"}],
+    }, COLUMN.format("text", "") + COLUMN.format("stars", LABEL), function=f"{__name__}.with_longest_text")
+    assert written == {"train": [([CLS, GOOD, FILM, SEP], [10]), ([CLS, BAD, SEP], [9])],
+                       "validation": [([CLS, THE, GOOD, FILM, SEP], [10])]}
+
+
+def test_files_keep_their_number_and_rows_their_order(tiny_encoder, tmp_path):
+    words = ["the", "good", "bad", "film"]
+    texts = [" ".join(words[i % 4] for i in range(n, n + n % 7)) for n in range(BATCH + 50)]
+    transform(tmp_path, tiny_encoder, {"train": [{"text": text, "stars": "bad"} for text in texts],
+                                       "validation": [{"text": "good", "stars": "good"}]},
+              COLUMN.format("text", "") + COLUMN.format("stars", LABEL))
+    assert sorted(os.listdir(tmp_path / "out")) == ["Split-train", "Split-validation"]
+    file, = (tmp_path / "out" / "Split-train").iterdir()
+    assert file.name == "transformed_examples-00000-of-00001.gz"
+    records = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file), "GZIP")]
+    ids = [list(record.features.feature["token_ids$ragged_values"].int64_list.value) for record in records]
+    expected = {"the": THE, "good": GOOD, "bad": BAD, "film": FILM}
+    assert ids == [[CLS, *(expected[word] for word in text.split()), SEP] for text in texts]
+
+
 def test_the_component_tells_the_cache_its_code():
     component = TextTransform(
         examples=channel.Channel(type=standard_artifacts.Examples),
         schema=channel.Channel(type=standard_artifacts.Schema), encoder=channel.Channel(type=Encoder),
-        settings={"data": {"text": "t", "text_pair": None, "label": "l"}, "max_length": 8})
+        settings={"data": {"text": "t", "text_pair": None, "label": "l"}, "max_length": 8},
+        preprocessing_fn="modules.classifier.preprocessing_fn")
     assert component.id == "TextTransform"
     assert component.exec_properties["code"] == code_fingerprint("modules.classifier.preprocessing_fn")
     assert sorted(component.outputs) == ["transform_graph", "transformed_examples"]

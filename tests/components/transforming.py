@@ -21,7 +21,8 @@ def example(**columns: str) -> bytes:
 
 
 def transform(folder, encoder_folder, splits: dict[str, list[dict]], schema: str, pair: str | None = None,
-              max_length: int = 8) -> tuple[str, dict[str, list]]:
+              max_length: int = 8, function: str = "modules.classifier.preprocessing_fn"
+              ) -> tuple[str, dict[str, list]]:
     """Runs the executor; the transform graph's folder and, by split, the written examples in order of token ids."""
     examples, schema_artifact, encoder = standard_artifacts.Examples(), standard_artifacts.Schema(), Encoder()
     graph, transformed = standard_artifacts.TransformGraph(), standard_artifacts.Examples()
@@ -41,7 +42,7 @@ def transform(folder, encoder_folder, splits: dict[str, list[dict]], schema: str
     settings = {"data": {"text": "text", "text_pair": pair, "label": "stars"}, "max_length": max_length}
     Executor().Do({"examples": [examples], "schema": [schema_artifact], "encoder": [encoder]},
                   {"transform_graph": [graph], "transformed_examples": [transformed]},
-                  {"settings": json.dumps(settings), "preprocessing_fn": "modules.classifier.preprocessing_fn"})
+                  {"settings": json.dumps(settings), "preprocessing_fn": function})
     assert sorted(artifact_utils.decode_split_names(transformed.split_names)) == sorted(splits)
     written = {}
     for split in splits:
