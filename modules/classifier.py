@@ -34,8 +34,8 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     Args:
         inputs: raw columns by name, each [batch, 1] string, dense or sparse.
         custom_config: `data` with the names of the columns `text`, `text_pair` (or none) and `label`;
-            `max_length` in tokens; `encoder`, a folder with the vocabulary; `classes`, a text file with one class
-            name a line, which becomes an asset of the graph.
+            `max_length` in tokens; `truncate`, what a longer single text loses; `encoder`, a folder with the
+            vocabulary; `classes`, a text file with one class name a line, which becomes an asset of the graph.
 
     Returns:
         `token_ids` [batch, (tokens)] int64, unpadded, special tokens included; `label_id` [batch] int64. A label
@@ -46,7 +46,8 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     tokenizer = Tokenizer(Vocabulary.read(custom_config["encoder"]))
     pair = column(inputs[data["text_pair"]]) if data["text_pair"] else None
     return {
-        "token_ids": tokenizer.encode(column(inputs[data["text"]]), pair, max_length=custom_config["max_length"]),
+        "token_ids": tokenizer.encode(column(inputs[data["text"]]), pair, max_length=custom_config["max_length"],
+                                      truncate=custom_config.get("truncate", "end")),
         "label_id": label_ids(column(inputs[data["label"]]), custom_config["classes"]),
     }
 

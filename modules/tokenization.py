@@ -118,7 +118,8 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary):
         self.vocabulary = vocabulary
 
-    def encode(self, texts: tf.Tensor, texts_pair: tf.Tensor | None = None, *, max_length: int) -> tf.RaggedTensor:
+    def encode(self, texts: tf.Tensor, texts_pair: tf.Tensor | None = None, *, max_length: int,
+               truncate: str = "end") -> tf.RaggedTensor:
         """Texts, or pairs of texts, to token ids with their special tokens, unpadded.
 
         With the ids [CLS] = 2, [SEP] = 3, good = 5, film = 6, ##s = 7:
@@ -129,14 +130,17 @@ class Tokenizer:
         Args:
             texts: [batch] string, UTF-8; a byte that is none counts as an unknown character.
             texts_pair: [batch] string, the second text of each pair.
-            max_length: most tokens of a row, special tokens included. A longer single text loses its end; of a
-                pair, see `truncate_pair`.
+            max_length: most tokens of a row, special tokens included. A longer single text loses what `truncate`
+                says; of a pair, see `truncate_pair`.
+            truncate: `end`, or `middle`, see `cut_middle`.
 
         Returns:
             [batch, (tokens)] int64: `[CLS] text [SEP]`, with pairs `[CLS] text [SEP] text_pair [SEP]`.
         """
         first = self._tokenize(texts)  # [batch, (pieces)]
         if texts_pair is None:
+            if truncate == "middle":
+                first = cut_middle(first, max_length - 2)
             parts = [_keep(first, tf.minimum(first.row_lengths(), max_length - 2))]
         else:
             parts = truncate_pair(first, self._tokenize(texts_pair), max_length - 3)
@@ -169,6 +173,29 @@ class Tokenizer:
             fast_wordpiece_model_buffer=tf.constant(_wordpiece_model(self.vocabulary.pieces)),
             fast_bert_normalizer_model_buffer=tf.constant(_normalizer_model(self.vocabulary.lower_case)))
         return pieces.tokenize(texts)
+
+
+def cut_middle(pieces: tf.RaggedTensor, budget: int) -> tf.RaggedTensor:
+    """Cuts longer texts to their first quarter and their last three quarters of the budget.
+
+    The verdict of a long review stands more often at its end than at its beginning (Sun et al., "How to Fine-Tune
+    BERT for Text Classification?", 2019, whose proportions these are).
+
+        cut_middle([[1, 2, 3, 4, 5, 6]], budget=4) → [[1, 4, 5, 6]]
+
+    Args:
+        pieces: [batch, (pieces)] integers.
+        budget: most pieces of a text.
+
+    Returns:
+        [batch, (at most budget pieces)].
+    """
+    head = budget // 4
+    lengths = pieces.row_lengths()  # [batch]
+    positions = tf.ragged.range(lengths)  # [batch, (pieces)]
+    tail_starts = tf.gather(lengths - (budget - head), positions.value_rowids())  # [pieces of all rows]
+    kept = tf.logical_or(positions.values < head, positions.values >= tail_starts)
+    return tf.ragged.boolean_mask(pieces, pieces.with_values(kept))
 
 
 def truncate_pair(first: tf.RaggedTensor, second: tf.RaggedTensor, budget: int

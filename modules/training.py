@@ -58,14 +58,14 @@ class History:
         step: steps taken.
         rounds: one dict a validation round: step, epoch, learning_rate, seconds, examples_per_second, and the means
             of the sums for `train` and `validation`.
-        best: best validation value so far, as a number where larger is better.
+        best: best validation value so far, as a number where larger is better; none before the first round.
         best_round: index of the round it was reached in, -1 before the first.
         seconds: training time, in seconds, over all resumes.
     """
 
     step: int = 0
     rounds: list[dict[str, Any]] = field(default_factory=list)
-    best: float = -math.inf
+    best: float | None = None
     best_round: int = -1
     seconds: float = 0.0
 
@@ -242,7 +242,7 @@ class Training:
             "seconds": round(seconds, 3), "examples_per_second": round(rate, 2), "train": train,
             "validation": validation})
         value = -validation["loss"] if metric == "loss" else validation[metric]
-        if value > history.best:
+        if history.best is None or value > history.best:
             history.best, history.best_round = value, len(history.rounds) - 1
             for best, variable in zip(self.best_weights, self.trained, strict=True):
                 best.assign(variable)

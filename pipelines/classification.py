@@ -84,7 +84,8 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
                               fingerprint=fingerprints["encoder"])
     transform = TextTransform(examples=examples.outputs["examples"], schema=schema.outputs["schema"],
                               encoder=encoder.outputs["encoder"], gate=gate.outputs["blessing"],
-                              settings={"data": columns, "max_length": settings.model.max_length},
+                              settings={"data": columns, "max_length": settings.model.max_length,
+                                        "truncate": settings.model.truncate},
                               preprocessing_fn=PREPROCESSING_FN)
     trainer = Trainer(examples=transform.outputs["transformed_examples"],
                       transform_graph=transform.outputs["transform_graph"], encoder=encoder.outputs["encoder"],

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from modules.errors import TextrailError
-from modules.tokenization import Tokenizer, Vocabulary, split_vocabulary, truncate_pair
+from modules.tokenization import Tokenizer, Vocabulary, cut_middle, split_vocabulary, truncate_pair
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "film", "##s", ",", "bad")
 
@@ -35,6 +35,19 @@ def test_single_texts(tokenizer):
 
 def test_a_long_text_loses_its_end(tokenizer):
     assert encode(tokenizer, "good bad good bad", "good bad", max_length=4) == [[2, 5, 9, 3], [2, 5, 9, 3]]
+
+
+def test_a_long_text_loses_its_middle_when_asked_to(tokenizer):
+    text = tf.constant(["film " * 3 + "good " * 5, "good", ""])
+    ids = tokenizer.encode(text, max_length=6, truncate="middle").to_list()
+    good, film = tokenizer.encode(tf.constant(["good film"]), max_length=4).to_list()[0][1:3]
+    assert ids == [[2, film, good, good, good, 3], [2, good, 3], [2, 3]]
+
+
+def test_cut_middle_keeps_texts_within_the_budget_whole():
+    rows = tf.ragged.constant([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4], [], [7], [1, 2, 3, 4, 5]], dtype=tf.int64)
+    assert cut_middle(rows, 4).to_list() == [[1, 4, 5, 6], [1, 2, 3, 4], [], [7], [1, 3, 4, 5]]
+    assert cut_middle(rows, 3).to_list() == [[4, 5, 6], [2, 3, 4], [], [7], [3, 4, 5]]
 
 
 def test_pairs(tokenizer):
