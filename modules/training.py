@@ -228,8 +228,8 @@ class Training:
         progress.report(
             f"epoch {epoch + 1}/{self.settings['epochs']}, step {self.history.step}/{self.total_steps}, "
             f"loss {recent['loss']:.3f}, {meter.rate():.0f} examples/s, {duration(meter.left())} left",
-            lasting=a_minute_passed, epoch=epoch + 1, step=self.history.step, loss=recent["loss"], examples_per_second=meter.rate(),
-            seconds_left=meter.left())
+            lasting=a_minute_passed, epoch=epoch + 1, step=self.history.step, loss=recent["loss"],
+            examples_per_second=meter.rate(), seconds_left=meter.left())
 
     def _validate(self, epoch: int, meter: Meter) -> None:
         train, seconds, rate = meter.means(), meter.seconds(), meter.rate()

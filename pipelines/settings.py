@@ -105,8 +105,9 @@ class Encoder(Section):
 class Model(Section):
     max_length: int = Field(128, ge=8, le=4096, description="Longest input in tokens, [CLS] and [SEP] included.")
     truncate: Literal["end", "middle"] = Field(
-        "end", description="What a longer text loses: its `end`, or its `middle`, which keeps the first quarter and the "
-        "last three quarters of the tokens (verdicts often stand at the end). Of pairs the longer text loses its end.")
+        "end", description="What a longer text loses: its `end`, or its `middle`, which keeps the first quarter and "
+        "the last three quarters of the tokens (verdicts often stand at the end). Of pairs the longer text loses its "
+        "end.")
     pooling: Literal["cls", "mean"] = Field(
         "mean", description="What the head sees: `cls` is BERT's pooler over [CLS], `mean` the masked mean of the "
         "last layer, which sentence encoders such as MiniLM were trained for.")

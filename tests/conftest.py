@@ -12,7 +12,7 @@ went go come came back with without for from by on at as but so too more less th
 some any one two three well badly really quite only just even still yet my your his her our their ##s ##ed ##ing ##ly
 ##er ##est un ##able . , ! ? ' - : ; " ( )""".split()
 
-LETTERS = [c for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
+LETTERS = list("abcdefghijklmnopqrstuvwxyz0123456789")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,7 +42,8 @@ def tiny_encoder(tmp_path_factory) -> Path:
         "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12, "pad_token_id": 0,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"}))
+    tokenizer = {"do_lower_case": True, "tokenizer_class": "BertTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     random = np.random.default_rng(7)
 
     def tensor(*shape: int) -> np.ndarray:

@@ -85,7 +85,8 @@ def test_the_served_data_counts(tmp_path):
     served = tmp_path / "served" / "7"
     (served / "assets.extra").mkdir(parents=True)
     (served / "saved_model.pb").touch()
-    (served / "assets.extra" / "textrail.json").write_text(json.dumps({"label_counts": {"train": {"neg": 9, "pos": 1}}}))
+    manifest = {"label_counts": {"train": {"neg": 9, "pos": 1}}}
+    (served / "assets.extra" / "textrail.json").write_text(json.dumps(manifest))
     with pytest.raises(TextrailError, match=r"0\.400 from the data of the model served now"):
         judge(tmp_path, (["new", "old"], ["pos", "neg"]), destination=str(tmp_path / "served"))
 

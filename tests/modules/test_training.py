@@ -42,8 +42,9 @@ class Line:
         return self.dataset.shuffle(256, seed=epoch, reshuffle_each_iteration=False).batch(30)
 
     def training(self, folder: Path, forward=None, batches=None, **changes) -> Training:
-        return Training(forward=forward or self.forward, trained=[("kernel", self.kernel), ("bias", self.bias)], state=[],
-                        batches=batches or self.batches, steps_per_epoch=9, validation=self.dataset.batch(64),
+        trained = [("kernel", self.kernel), ("bias", self.bias)]
+        return Training(forward=forward or self.forward, trained=trained, state=[], batches=batches or self.batches,
+                        steps_per_epoch=9, validation=self.dataset.batch(64),
                         settings=SETTINGS | changes, scale_loss=False, strategy=self.strategy,
                         run_dir=str(folder / "run"), checkpoint_dir=str(folder / "checkpoints"))
 

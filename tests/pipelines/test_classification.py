@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
-GOOD = ["good", "great", "loved", "enjoyed", "fun", "funny", "bright", "best", "nice", "rich"]
-BAD = ["bad", "awful", "hated", "bored", "boring", "dull", "worst", "poor", "slow", "cold"]
-FILLER = ["the", "a", "film", "book", "story", "food", "place", "service", "was", "and", "it", "this", "room", "staff", "with", "very", "so", "but", "we", "they"]
+GOOD = "good great loved enjoyed fun funny bright best nice rich".split()
+BAD = "bad awful hated bored boring dull worst poor slow cold".split()
+FILLER = "the a film book story food place service was and it this room staff with very so but we they".split()
 COMPONENTS = ["ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate", "EncoderImporter",
               "TextTransform", "Trainer", "ServedModel", "Evaluator", "ModelCheck", "Pusher"]
 
