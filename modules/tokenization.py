@@ -138,13 +138,11 @@ class Tokenizer:
             [batch, (tokens)] int64: `[CLS] text [SEP]`, with pairs `[CLS] text [SEP] text_pair [SEP]`.
         """
         first = self._tokenize(texts)  # [batch, (pieces)]
-        if texts_pair is None:
-            if truncate == "middle":
-                first = cut_middle(first, max_length - 2)
-            parts = [_keep(first, tf.minimum(first.row_lengths(), max_length - 2))]
-        else:
-            parts = truncate_pair(first, self._tokenize(texts_pair), max_length - 3)
-        return self._join(parts)  # [batch, (tokens)]
+        if texts_pair is not None:
+            return self._join(truncate_pair(first, self._tokenize(texts_pair), max_length - 3))  # [batch, (tokens)]
+        if truncate == "middle":
+            return self._join([cut_middle(first, max_length - 2)])
+        return self._join([_keep(first, tf.minimum(first.row_lengths(), max_length - 2))])
 
     def _join(self, parts: Sequence[tf.RaggedTensor]) -> tf.RaggedTensor:
         """[CLS] before and [SEP] after each part: ragged [batch, (pieces)] int64 → [batch, (tokens)].
