@@ -6,7 +6,7 @@ RUN ?= reviews
 
 # uv from the PATH if it works there, or one of our own beside the project's environment.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
-export UV_NATIVE_TLS := 1
+export UV_SYSTEM_CERTS := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 STAMP := .venv/.installed
