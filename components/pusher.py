@@ -18,7 +18,7 @@ from tfx.utils import io_utils, path_utils
 
 from components.artifacts import DataBlessing
 from components.verdict import VERDICT_FILE, refusal
-from components.versions import MANIFEST, read_manifest, versions
+from components.versions import MANIFEST, read_manifest, served_version, versions
 from modules import progress
 from modules.errors import TextrailError
 
@@ -36,25 +36,32 @@ class Executor(base_executor.BaseExecutor):
         """Pushes the model and marks `pushed_model` as TFX's own Pusher does.
 
         Raises:
-            TextrailError: the model missed a threshold or failed its check; its message says which and why.
+            TextrailError: the model missed a threshold or failed its check, and the message says which and why; or
+                what is served is not what the model was compared with.
         """
         verdict = _read_json(artifact_utils.get_single_uri(input_dict["evaluation"]), VERDICT_FILE)
         _require_blessings(input_dict, verdict)
         gate = input_dict.get("gate")
         report = _read_json(artifact_utils.get_single_uri(gate), "report.json") if gate else {}
-        source = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
-        facts = {"recipe": exec_properties["recipe"], "baseline_version": exec_properties["baseline_version"] or None,
-                 "label_counts": report.get("label_counts", {}), "metrics": verdict["metrics"]}
-        destination = exec_properties["destination"]
-        version = push(source, destination, facts)
-        delete_old(destination, exec_properties["keep"])
+        model = artifact_utils.get_single_uri(input_dict["model"])
+        destination, baseline = exec_properties["destination"], exec_properties["baseline_version"]
+        facts = {"recipe": exec_properties["recipe"], "attempt": exec_properties["attempt"], "model": model,
+                 "baseline_version": baseline or None, "label_counts": report.get("label_counts", {}),
+                 "metrics": verdict["metrics"]}
+        version = served_version(destination)
+        if version and read_manifest(os.path.join(destination, version)).get("model") == model:
+            progress.report(f"version {version} in {destination} is this very model", version=version, lasting=True)
+        else:
+            _require_comparison(destination, version or "", baseline)
+            version = push(path_utils.serving_model_path(model), destination, facts)
+            delete_old(destination, exec_properties["keep"])
+            progress.report(f"pushed version {version} to {destination}", version=version, lasting=True)
 
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
         fileio.makedirs(pushed.uri)
         pushed.set_int_custom_property("pushed", 1)
         pushed.set_string_custom_property("pushed_destination", os.path.join(destination, version))
         pushed.set_string_custom_property("pushed_version", version)
-        progress.report(f"pushed version {version} to {destination}", version=version, lasting=True)
 
 
 def _read_json(folder: str, name: str) -> dict[str, Any]:
@@ -70,6 +77,14 @@ def _require_blessings(input_dict: dict[str, list[types.Artifact]], verdict: dic
     if not checked:
         raise TextrailError("a model that answers in a fresh process", "one that ModelCheck did not bless",
                             "Nothing was pushed. Read ModelCheck's log for the reason.")
+
+
+def _require_comparison(destination: str, served: str, compared: str) -> None:
+    """Two runs may push to one place: the second must not replace what it was never compared with."""
+    if served != compared:
+        raise TextrailError(f"{destination} to serve {f'version {compared}' if compared else 'nothing'}, which the "
+                            "model was compared with", f"version {served}" if served else "nothing served",
+                            "Another run pushed or deleted a version meanwhile. Nothing was pushed: run again.")
 
 
 def push(source: str, destination: str, facts: dict[str, Any]) -> str:
@@ -135,6 +150,7 @@ class PusherSpec(ComponentSpec):
         "keep": ExecutionParameter(type=int),
         "recipe": ExecutionParameter(type=str),
         "baseline_version": ExecutionParameter(type=str),
+        "attempt": ExecutionParameter(type=str),
     }
     INPUTS = {
         "model": ChannelParameter(type=standard_artifacts.Model),
@@ -154,7 +170,7 @@ class Pusher(base_component.BaseComponent):
 
     def __init__(self, model: types.BaseChannel, model_blessing: types.BaseChannel, infra_blessing: types.BaseChannel,
                  evaluation: types.BaseChannel, destination: str, keep: int, recipe: str, baseline_version: str,
-                 gate: types.BaseChannel | None = None):
+                 attempt: str = "", gate: types.BaseChannel | None = None):
         """Builds the component.
 
         Args:
@@ -166,9 +182,10 @@ class Pusher(base_component.BaseComponent):
             keep: newest versions that stay.
             recipe: what the model was made with, kept in the version's textrail.json.
             baseline_version: version it was compared with; "" if none.
+            attempt: names this push. The cache answers only for an attempt whose version is still served.
             gate: from AnomalyGate; its label counts go with the version, to tell the next run's drift.
         """
         super().__init__(PusherSpec(
             model=model, model_blessing=model_blessing, infra_blessing=infra_blessing, evaluation=evaluation,
             gate=gate, destination=destination, keep=keep, recipe=recipe, baseline_version=baseline_version,
-            pushed_model=types.Channel(type=standard_artifacts.PushedModel)))
+            attempt=attempt, pushed_model=types.Channel(type=standard_artifacts.PushedModel)))

@@ -9,6 +9,8 @@ import json
 import os
 from typing import Any
 
+from modules.errors import TextrailError
+
 MANIFEST = "assets.extra/textrail.json"
 
 
@@ -44,9 +46,15 @@ def read_manifest(folder: str) -> dict[str, Any]:
         folder: the SavedModel's folder, local or a URI.
 
     Returns:
-        shape, text, text_pair, label, classes, max_length; once pushed also pushed_at, version, recipe,
-        baseline_version, label_counts and metrics.
+        shape, text, text_pair, label, classes, max_length; once pushed also pushed_at, version, recipe, model,
+        attempt, baseline_version, label_counts and metrics.
+
+    Raises:
+        TextrailError: it says nothing, since somebody else made it.
     """
     path = os.path.join(folder, MANIFEST)
+    if not (_remote() if "://" in path else os.path).exists(path):
+        raise TextrailError(f"a model of this project, with {MANIFEST}, in {folder}", "a SavedModel without it",
+                            "Choose another push.destination, or move that version away.")
     with _remote().GFile(path) if "://" in path else open(path, encoding="utf-8") as file:
         return json.load(file)

@@ -25,7 +25,7 @@ from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.orchestration import metadata, pipeline
 
 from components.anomaly_gate import AnomalyGate
-from components.code_fingerprint import code_fingerprint
+from components.code_fingerprint import code_fingerprint, executor_fingerprint
 from components.encoder_importer import EncoderImporter, encoder_fingerprint
 from components.evaluator import Evaluator
 from components.example_gen import ExampleGen
@@ -36,7 +36,7 @@ from components.served_model import ServedModel
 from components.sources import data_fingerprint
 from components.text_transform import TextTransform
 from components.trainer import Trainer
-from components.versions import read_manifest, served_version
+from pipelines.served import Served
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,14 +69,14 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
         "data": data_fingerprint(source), "encoder": encoder_fingerprint(settings.encoder.source),
         "schema": schema_fingerprint(data.schema_file or "")}
     recipe = _recipe(settings, fingerprints)
-    baseline = _baseline(destination, recipe, forced)
 
     examples = ExampleGen(data=json.dumps(source), fingerprint=fingerprints["data"])
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     schema = SchemaGen(statistics=statistics.outputs["statistics"], text=json.dumps(texts), label=data.label,
                        curated=data.schema_file or "", fingerprint=fingerprints["schema"])
     anomalies = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
-    gate = AnomalyGate(anomalies=anomalies.outputs["anomalies"], statistics=statistics.outputs["statistics"],
+    gate = AnomalyGate(examples=examples.outputs["examples"], anomalies=anomalies.outputs["anomalies"],
+                       statistics=statistics.outputs["statistics"],
                        text=json.dumps(texts), label=data.label, gate=settings.gate.model_dump_json(),
                        destination=destination)
     encoder = EncoderImporter(source=settings.encoder.source, sha256=settings.encoder.sha256 or "",
@@ -91,10 +91,11 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
                       transform_graph=transform.outputs["transform_graph"], encoder=encoder.outputs["encoder"],
                       gate=gate.outputs["blessing"], settings={
                           "seed": settings.seed, "data": columns, "model": settings.model.model_dump(),
-                          "training": settings.training.model_dump(),
-                          "evaluation": {"length_bands": settings.evaluation.length_bands}},
+                          "training": settings.training.model_dump()},
                       run_fn=RUN_FN, checkpoints=str(paths.checkpoints))
-    served = ServedModel(destination=destination, version=baseline)
+    now = Served.find(destination, recipe, {key: columns[key] for key in ("text", "text_pair")}, paths,
+                      trainer.exec_properties, forced)
+    served = ServedModel(destination=destination, version=now.baseline)
     evaluator = Evaluator(examples=examples.outputs["examples"], model=trainer.outputs["model"],
                           baseline_model=served.outputs["model"], settings=settings.model_dump())
     check = ModelCheck(model=trainer.outputs["model"], examples=examples.outputs["examples"],
@@ -102,7 +103,7 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
     pusher = Pusher(model=trainer.outputs["model"], model_blessing=evaluator.outputs["blessing"],
                     infra_blessing=check.outputs["blessing"], evaluation=evaluator.outputs["evaluation"],
                     gate=gate.outputs["blessing"], destination=destination, keep=settings.push.keep, recipe=recipe,
-                    baseline_version=baseline)
+                    baseline_version=now.baseline, attempt=now.attempt)
     return pipeline.Pipeline(
         pipeline_name=run, pipeline_root=str(paths.pipeline_root), enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(paths.metadata)),
@@ -112,21 +113,10 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
 
 def _recipe(settings: Settings, fingerprints: dict[str, str]) -> str:
     """Names all that a model is made from: settings, data, encoder, schema and code."""
+    makers: tuple[Any, ...] = (ExampleGen, SchemaGen, AnomalyGate, EncoderImporter, TextTransform, Trainer)
     code = [code_fingerprint(function) for function in (PREPROCESSING_FN, RUN_FN)]
+    code += [executor_fingerprint(maker.EXECUTOR_SPEC.class_path) for maker in makers]
     parts: dict[str, Any] = {"settings": settings.model_dump(exclude={"push", "description"}), "code": code,
                              **fingerprints}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _baseline(destination: str, recipe: str, forced: bool) -> str:
-    """The version to compare with: the one served now.
-
-    A model that was made by this very recipe is not compared with itself, but with what it was compared with when
-    it was pushed: so a run in which nothing changed finds every step cached.
-    """
-    version = served_version(destination)
-    if version is None:
-        return ""
-    manifest = read_manifest(f"{destination}/{version}")
-    return (manifest["baseline_version"] or "") if manifest.get("recipe") == recipe and not forced else version
 

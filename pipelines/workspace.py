@@ -10,7 +10,7 @@ import difflib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,21 @@ class Workspace:
         beside = self.settings.with_suffix(".part")
         beside.write_text(settings.model_dump_json(indent=1), "utf-8")
         beside.replace(self.settings)
+
+    def claim(self, settings: Path) -> None:
+        """Makes the workspace that of one settings file: equal names must not push over each other.
+
+        Raises:
+            TextrailError: it belongs to another file of the same name.
+        """
+        owner = self.folder / "settings_file"
+        mine = str(settings.resolve())
+        other = owner.read_text("utf-8") if owner.exists() else mine
+        if other != mine and Path(other).exists():
+            raise TextrailError(f"{self.folder} to be the workspace of {mine}", f"the one of {other}",
+                                "Rename the settings file, or give it a workspace of its own with --workspace DIR.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        owner.write_text(mine, "utf-8")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -151,26 +166,55 @@ class Evaluation:
 
 def last_evaluation(workspace: Workspace) -> Evaluation | None:
     """The judgement in the newest run that came as far as one, be it made then or taken from the cache."""
-    from ml_metadata.metadata_store import metadata_store
-    from ml_metadata.proto import metadata_store_pb2
-
     from components.verdict import VERDICT_FILE, load_verdict
 
     if not workspace.metadata.exists():
         return None
+    store = _metadata_store(workspace)
+    artifacts = {artifact.id: artifact for artifact in store.get_artifacts_by_type("ModelEvaluation")
+                 if Path(artifact.uri, VERDICT_FILE).exists()}
+    if not artifacts:
+        return None
+    made = _outputs(store, artifacts)
+    newest = max(store.get_executions_by_id(made), key=lambda execution: execution.id)
+    folder = made[newest.id].uri
+    time = datetime.datetime.fromtimestamp(newest.create_time_since_epoch / 1000)
+    return Evaluation(folder, time, load_verdict(folder))
+
+
+def newest_output(workspace: Workspace, artifact_type: str, properties: Mapping[str, Any]) -> str | None:
+    """URI of what the newest execution with these properties made, or took from the cache; none without one.
+
+    Args:
+        workspace: of the run.
+        artifact_type: TFX's name of the output's type, e.g. `Model`.
+        properties: names and values of execution properties, all of which must be equal.
+    """
+    if not workspace.metadata.exists():
+        return None
+    store = _metadata_store(workspace)
+    made = _outputs(store, {artifact.id: artifact for artifact in store.get_artifacts_by_type(artifact_type)})
+    fitting = [execution.id for execution in store.get_executions_by_id(made)
+               if all(execution.custom_properties[name].string_value == value for name, value in properties.items())]
+    return made[max(fitting)].uri if fitting else None
+
+
+def _metadata_store(workspace: Workspace) -> Any:
+    from ml_metadata.metadata_store import metadata_store
+    from ml_metadata.proto import metadata_store_pb2
+
     proto: Any = metadata_store_pb2   # its names appear at run time
     config = proto.ConnectionConfig()
     config.sqlite.filename_uri = str(workspace.metadata)
     # Not read-only: what a killed run left half written is rolled back on opening.
     config.sqlite.connection_mode = proto.SqliteMetadataSourceConfig.READWRITE
-    store = metadata_store.MetadataStore(config)
-    artifacts = {artifact.id: artifact for artifact in store.get_artifacts_by_type("ModelEvaluation")
-                 if Path(artifact.uri, VERDICT_FILE).exists()}
-    if not artifacts:
-        return None
-    made = {event.execution_id: artifacts[event.artifact_id]
-            for event in store.get_events_by_artifact_ids(artifacts) if event.type == proto.Event.OUTPUT}
-    newest = max(store.get_executions_by_id(made), key=lambda execution: execution.id)
-    folder = made[newest.id].uri
-    time = datetime.datetime.fromtimestamp(newest.create_time_since_epoch / 1000)
-    return Evaluation(folder, time, load_verdict(folder))
+    return metadata_store.MetadataStore(config)
+
+
+def _outputs(store: Any, artifacts: Mapping[int, Any]) -> dict[int, Any]:
+    """Execution → the artifact it made or took from the cache."""
+    from ml_metadata.proto import metadata_store_pb2
+
+    output = metadata_store_pb2.Event.OUTPUT   # type: ignore[attr-defined]
+    events = store.get_events_by_artifact_ids(list(artifacts)) if artifacts else []
+    return {event.execution_id: artifacts[event.artifact_id] for event in events if event.type == output}

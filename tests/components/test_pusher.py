@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -34,8 +35,9 @@ def artifact(kind, folder: Path, **properties):
     return made
 
 
-def run(tmp_path, saved_model, accuracy=0.9, blessed=1, checked=1, keep=2, gate=True):
-    """Executes the component; gives its pushed_model."""
+def run(tmp_path, saved_model, accuracy=0.9, blessed=1, checked=1, keep=2, gate=True, baseline=None):
+    """Executes the component, by default as one that was compared with what is served; gives its pushed_model."""
+    baseline = (served_version(str(tmp_path / "served")) or "") if baseline is None else baseline
     rows = judge({"accuracy": {"min": 0.8, "max_drop": 0.02}}, {"accuracy": accuracy}, {"accuracy": 0.85})
     (tmp_path / "evaluation").mkdir(exist_ok=True)
     (tmp_path / "evaluation" / "verdict.json").write_text(json.dumps({
@@ -51,7 +53,8 @@ def run(tmp_path, saved_model, accuracy=0.9, blessed=1, checked=1, keep=2, gate=
     if gate:
         inputs["gate"] = [artifact(DataBlessing, tmp_path / "gate")]
     pusher.Executor().Do(inputs, {"pushed_model": [pushed]}, {
-        "destination": str(tmp_path / "served"), "keep": keep, "recipe": "r1", "baseline_version": ""})
+        "destination": str(tmp_path / "served"), "keep": keep, "recipe": "r1", "baseline_version": baseline,
+        "attempt": "a1"})
     return pushed
 
 
@@ -66,9 +69,10 @@ def test_push_is_a_new_version_with_its_story(tmp_path, saved_model):
     assert (folder / "variables" / "variables.index").read_bytes() == b"index"
     manifest = read_manifest(str(folder))
     assert manifest.pop("pushed_at").startswith("20")
-    assert manifest == {"text": "text", "classes": ["no", "yes"], "version": version, "recipe": "r1",
-                        "baseline_version": None, "label_counts": {"train": {"no": 3, "yes": 4}},
-                        "metrics": {"accuracy": 0.9}}
+    assert manifest == {
+        "text": "text", "classes": ["no", "yes"], "version": version, "recipe": "r1", "attempt": "a1",
+        "model": str(saved_model.parent), "baseline_version": None,
+        "label_counts": {"train": {"no": 3, "yes": 4}}, "metrics": {"accuracy": 0.9}}
     assert "version" not in read_manifest(str(saved_model))  # the run's own model stays as it was
 
 
@@ -76,10 +80,25 @@ def test_versions_grow_and_only_the_newest_stay(tmp_path, saved_model):
     first = run(tmp_path, saved_model, gate=False).get_string_custom_property("pushed_version")
     (tmp_path / "served" / "notes").mkdir()
     (tmp_path / "served" / f"{int(first) + 5000}").mkdir()  # a folder without a model is nobody's version
-    later = [run(tmp_path, saved_model).get_string_custom_property("pushed_version") for _ in range(2)]
+    models = [shutil.copytree(saved_model.parent, tmp_path / f"model{i}") / "Format-Serving" for i in range(2)]
+    later = [run(tmp_path, model).get_string_custom_property("pushed_version") for model in models]
     assert int(first) < int(later[0]) < int(later[1])
     names = {path.name for path in (tmp_path / "served").iterdir()}
     assert names == {*later, "notes", f"{int(first) + 5000}"}
+
+
+def test_the_model_that_is_served_is_not_pushed_twice(tmp_path, saved_model):
+    first, second = (run(tmp_path, saved_model).get_string_custom_property("pushed_version") for _ in range(2))
+    assert first == second
+    assert [path.name for path in (tmp_path / "served").iterdir()] == [first]
+
+
+def test_a_model_does_not_replace_what_it_was_never_compared_with(tmp_path, saved_model):
+    served = run(tmp_path, saved_model).get_string_custom_property("pushed_version")
+    other = shutil.copytree(saved_model.parent, tmp_path / "other") / "Format-Serving"
+    with pytest.raises(TextrailError, match=f"to serve nothing, which .* compared with; received version {served}"):
+        run(tmp_path, other, baseline="")
+    assert [path.name for path in (tmp_path / "served").iterdir()] == [served]
 
 
 def test_a_model_below_its_bound_stops_with_the_sentence_and_nothing_is_pushed(tmp_path, saved_model):

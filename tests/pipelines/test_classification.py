@@ -188,3 +188,22 @@ def test_a_killed_training_resumes(project, first):
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"resumed at step [1-9]\d* of", done.stdout)
     assert not list(checkpoints.glob("*"))
+
+
+def test_a_version_deleted_by_hand_is_pushed_again(project, first):
+    shutil.rmtree(project.folder / "workspace" / "moods" / "pushed")
+    done = project.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(done)["Trainer"] == "cached"
+    assert states(done)["Pusher"] == "done"
+    assert len(project.pushed()) == 1
+
+
+def test_another_settings_file_of_the_same_name_does_not_push_over_it(project, first):
+    (project.folder / "other").mkdir()
+    text = (project.folder / "moods.yaml").read_text().replace(": train.csv", ": ../train.csv").replace(
+        ": test.csv", ": ../test.csv").replace(": validation.csv", ": ../validation.csv")
+    (project.folder / "other" / "moods.yaml").write_text(text)
+    done = project.call("run", "other/moods.yaml")
+    assert done.returncode == 2
+    assert "Rename the settings file" in done.stderr

@@ -1,0 +1,63 @@
+"""What a run finds in its push destination, and what that means for comparing and pushing."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components.versions import read_manifest, served_version
+from modules.errors import TextrailError
+from pipelines.workspace import Workspace, newest_output
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served when a run is built.
+
+    Attributes:
+        baseline: version that the run's model is compared with; "" if nothing is served.
+        attempt: names the run's push, so that the cache answers for it only while its version is served.
+    """
+
+    baseline: str
+    attempt: str
+
+    @classmethod
+    def find(cls, destination: str, recipe: str, texts: Mapping[str, str | None], paths: Workspace,
+             training: Mapping[str, Any], forced: bool) -> Served:
+        """Looks at the newest version.
+
+        It is the baseline, unless it is the very model that this run would take from its cache: that one is compared
+        with what it was compared with when it was pushed, so that a run in which nothing changed executes nothing.
+
+        Args:
+            destination: folder or URI of the versions.
+            recipe: names all that a model of this run is made from.
+            texts: `text` and `text_pair`, the columns that a model of this run reads.
+            paths: where the run's metadata lie.
+            training: execution properties of the run's Trainer.
+            forced: true if a step runs although cached.
+
+        Raises:
+            TextrailError: the served model reads other columns, so the two cannot be judged on the same rows.
+        """
+        version = served_version(destination)
+        if version is None:
+            return cls("", uuid.uuid4().hex)
+        manifest = read_manifest(os.path.join(destination, version))
+        reads = {key: manifest.get(key) for key in texts}
+        if reads != dict(texts):
+            raise TextrailError(f"a served model in {destination} that reads {_columns(texts)}",
+                                f"version {version}, which reads {_columns(reads)}",
+                                "Choose another push.destination, or another workspace with --workspace.")
+        pushed = manifest.get("model")
+        if not forced and pushed and manifest["recipe"] == recipe and newest_output(paths, "Model", training) == pushed:
+            return cls(manifest["baseline_version"] or "", manifest["attempt"])
+        return cls(version, uuid.uuid4().hex)
+
+
+def _columns(texts: Mapping[str, str | None]) -> str:
+    return " and ".join(repr(column) for column in texts.values() if column)
