@@ -127,19 +127,22 @@ def _list(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     began = time.monotonic()
+    from components.versions import served_version
     from pipelines import settings, workspace
     from pipelines.console import captured, open_view
 
     loaded = settings.load(options.run, options.overrides)
     paths = workspace.new(options.run, options.workspace)
     with paths.lock():
+        paths.claim(settings.settings_file(options.run))
         paths.record(loaded)
+        before = served_version(paths.destination())
         log = paths.new_log()
         with captured(log) as screen:
             try:
                 with open_view(screen, paths.run, paths.folder, log) as view:
                     nodes = _build_and_run(options, loaded, paths, view)
-                status, sentence = _sum_up(options, loaded, paths, view, nodes)
+                status, sentence = _sum_up(options, loaded, paths, view, nodes, before)
                 view.say(f"{time.monotonic() - began:.0f} s in all")
             except Exception as error:
                 if isinstance(error, TextrailError):
@@ -171,8 +174,20 @@ def _build_and_run(options: argparse.Namespace, loaded: Settings, paths: Workspa
 
 
 def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, view: PlainView,
-            nodes: Sequence[Node]) -> tuple[int, str]:
-    """Prints what came of a run; returns the exit status and, if it did not push, the sentence that says why."""
+            nodes: Sequence[Node], before: str | None) -> tuple[int, str]:
+    """Prints what came of a run.
+
+    Args:
+        options: of the command line.
+        loaded: the run's settings.
+        paths: its workspace.
+        view: where to print.
+        nodes: its components.
+        before: the version served when it began.
+
+    Returns:
+        The exit status and, if nothing was pushed, the sentence that says why.
+    """
     from components.versions import served_version
     from pipelines import workspace
     from pipelines.console import show_verdict
@@ -182,9 +197,9 @@ def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, vie
         show_verdict(view.console, evaluation.verdict, all_slices=False)
     place = f" --workspace {options.workspace}" if options.workspace else ""
     if states.get("Pusher") in ("done", "cached"):
-        done = "pushed" if states["Pusher"] == "done" else "already pushed"
         destination = paths.destination()
-        view.say(f"{done}: {os.path.join(destination, served_version(destination) or '')}")
+        version = served_version(destination) or ""
+        view.say(f"{'already pushed' if version == before else 'pushed'}: {os.path.join(destination, version)}")
         question = '--text-a "…" --text-b "…"' if loaded.data.text_pair else '"…"'
         view.say(f"next: textrail predict {options.run} {question}{place}")
         return OK, ""
