@@ -7,14 +7,18 @@ from typing import Any, NamedTuple
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
-from tfx.types.standard_artifacts import ExampleAnomalies, ExampleStatistics
+from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics
 
 from components.artifacts import DataBlessing
+from components.rows import empty_text
 from components.schema_gen import label_counts
+from components.splits_writer import SKIPPED, read_skipped
 from components.versions import read_manifest, served_version
 from modules.errors import TextrailError
 
 REPORT = "report.json"
+ALL_SPLITS = "all splits"   # Where skipped rows belong that were never given a split.
+REASONS_SHOWN = 5
 
 
 class Finding(NamedTuple):
@@ -36,18 +40,19 @@ class Finding(NamedTuple):
 
 
 @component
-def AnomalyGate(anomalies: InputArtifact[ExampleAnomalies], statistics: InputArtifact[ExampleStatistics],
-                blessing: OutputArtifact[DataBlessing], text: Parameter[str], label: Parameter[str],
-                gate: Parameter[str], destination: Parameter[str] = ""):
+def AnomalyGate(examples: InputArtifact[Examples], anomalies: InputArtifact[ExampleAnomalies],
+                statistics: InputArtifact[ExampleStatistics], blessing: OutputArtifact[DataBlessing],
+                text: Parameter[str], label: Parameter[str], gate: Parameter[str], destination: Parameter[str] = ""):
     """Raises when the data has anomalies that nobody accepted, and reports on it when it may pass.
 
     Args:
+        examples: from ExampleGen, whose skipped rows no statistics know of.
         anomalies: of every split, from ExampleValidator.
         statistics: of every split.
         blessing: `report.json`: what `measure` gives and `accepted`, a list of split, feature and reason.
         text: JSON list of the text features.
         label: the label feature.
-        gate: JSON with `max_label_drift`, `max_empty_text`, `accept`.
+        gate: JSON with `max_label_drift`, `max_empty_text`, `max_skipped_rows`, `accept`.
         destination: where models are pushed to. What is served from there is looked up when the data is judged, so
             it does not count for the cache: pushing a model does not judge the same data again.
 
@@ -61,10 +66,11 @@ def AnomalyGate(anomalies: InputArtifact[ExampleAnomalies], statistics: InputArt
     splits = artifact_utils.decode_split_names(statistics.split_names)
     stats = {split: _read_statistics(statistics, split) for split in splits}
     settings, texts = json.loads(gate), json.loads(text)
-    report = measure(stats, texts, label, served_label_counts(destination))
+    report = measure(stats, texts, label, served_label_counts(destination), read_skipped(examples.uri))
     findings = [finding for split in artifact_utils.decode_split_names(anomalies.split_names)
                 for finding in schema_findings(split, _read_anomalies(anomalies, split), label)]
     findings += bound_findings(report, label, settings)
+    findings += skipped_findings(report, settings["max_skipped_rows"], f"{examples.uri}/{SKIPPED}")
     accepted = [finding for finding in findings if finding.acceptable and finding.feature in settings["accept"]]
     refuse([finding for finding in findings if finding not in accepted])
     report["accepted"] = [{"split": f.split, "feature": f.feature, "reason": f.reason} for f in accepted]
@@ -73,7 +79,7 @@ def AnomalyGate(anomalies: InputArtifact[ExampleAnomalies], statistics: InputArt
 
 
 def measure(statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList], texts: Iterable[str], label: str,
-            served: Mapping[str, int]) -> dict[str, Any]:
+            served: Mapping[str, int], skipped: Mapping[str | None, Mapping[str, int]]) -> dict[str, Any]:
     """What the bounds are held against.
 
     With 6 negative and 4 positive rows in train and 3 and 7 in test, `label_drift` is {"test": 0.3}.
@@ -83,20 +89,33 @@ def measure(statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList
         texts: the text features.
         label: the label feature.
         served: label → rows that the model served now was trained on; empty if none is served.
+        skipped: split, or None for those before splitting → reason → rows that were read but are in no split.
 
     Returns:
-        `label_counts` {split: {label: rows}}, `empty_text` {split: {feature: share of rows missing or blank}},
-        `unlabelled` {split: share of rows whose label is missing or blank},
+        `label_counts` {split: {label: rows}}, `empty_text` {split: {feature: share of the rows read, skipped ones
+        included, that are missing or blank}}, `skipped` {split: `share` of the rows read, `reasons` {reason: rows},
+        most frequent first}, `unlabelled` {split: share of rows whose label is missing or blank},
         `label_drift` {split or "served": largest difference of one label's share from train's}.
     """
     counts = {split: label_counts(proto, label) for split, proto in statistics.items()}
     others = {split: found for split, found in counts.items() if split != "train"}
     if served:
         others["served"] = dict(served)
+    rows = {split: proto.datasets[0].num_examples for split, proto in statistics.items()}
+    empty = {split: {name: empty_share(proto, name) for name in texts} for split, proto in statistics.items()}
+    left_out = {}
+    for owner, reasons in skipped.items():
+        split = owner or ALL_SPLITS
+        written, count = rows[owner] if owner else sum(rows.values()), sum(reasons.values())
+        left_out[split] = {"share": count / (written + count),
+                           "reasons": dict(sorted(reasons.items(), key=lambda item: -item[1]))}
+        known = empty.get(split, dict.fromkeys(texts, 0.0))
+        empty[split] = {name: (share * written + reasons.get(empty_text(name), 0)) / (written + count)
+                        for name, share in known.items()}
     return {
         "label_counts": counts,
-        "empty_text": {split: {name: empty_share(proto, name) for name in texts}
-                       for split, proto in statistics.items()},
+        "empty_text": empty,
+        "skipped": left_out,
         "unlabelled": {split: empty_share(proto, label) for split, proto in statistics.items()},
         "label_drift": {split: drift(counts["train"], found) for split, found in others.items()},
     }
@@ -154,8 +173,24 @@ def bound_findings(report: Mapping[str, Any], label: str, gate: Mapping[str, Any
             if share > gate["max_empty_text"]:
                 findings.append(Finding(
                     split, feature, f"{share:.1%} of the texts are missing or blank (gate.max_empty_text "
-                    f"{gate['max_empty_text']:g})", f"remove the rows (data.bad_rows=skip does for CSV), or raise: "
-                    f"--set gate.max_empty_text={_above(share)}"))
+                    f"{gate['max_empty_text']:g})",
+                    f"correct or remove the rows, or raise: --set gate.max_empty_text={_above(share)}"))
+    return findings
+
+
+def skipped_findings(report: Mapping[str, Any], bound: float, listing: str) -> list[Finding]:
+    """Splits of which data.bad_rows=skip left out more than `bound`; `listing` is the file that has those rows."""
+    findings = []
+    for split, skipped in report["skipped"].items():
+        if skipped["share"] > bound:
+            shown = [f"{rows:,} {reason}" for reason, rows in skipped["reasons"].items()]
+            if len(shown) > REASONS_SHOWN:
+                shown[REASONS_SHOWN:] = ["others"]
+            findings.append(Finding(
+                split, "(rows)", f"{skipped['share']:.1%} of the rows were skipped (gate.max_skipped_rows {bound:g}): "
+                f"{', '.join(shown)}; listed in {listing}",
+                f"correct the rows, or raise: --set gate.max_skipped_rows={_above(skipped['share'])}",
+                acceptable=False))
     return findings
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 
+from components import files
 from components.artifacts import Encoder
 from modules.errors import TextrailError
 
@@ -63,27 +64,33 @@ def import_encoder(source: str, target: str, sha256: str = "", lower_case: bool 
         lower_case = _own_lower_case(folder / "tokenizer_config.json")
     vocabulary = Vocabulary(tuple(split_vocabulary((folder / "vocab.txt").read_bytes().decode("utf-8"))), lower_case)
     tf.io.gfile.makedirs(target)
-    files = {
+    contents = {
         "config.json": json.dumps(config, indent=1, sort_keys=True),
         "vocab.txt": "".join(f"{piece}\n" for piece in vocabulary.pieces),
         "tokenizer_config.json": json.dumps({"do_lower_case": lower_case, "tokenizer_class": "BertTokenizer"},
                                             indent=1),
     }
-    for name, content in files.items():
+    for name, content in contents.items():
         with tf.io.gfile.GFile(f"{target}/{name}", "wb") as file:
             file.write(content.encode("utf-8"))
     tf.io.gfile.copy(str(folder / WEIGHTS), f"{target}/{WEIGHTS}", overwrite=True)
 
 
 def encoder_fingerprint(source: str) -> str:
-    """Changes when the source does: names, sizes and times of its files, without reading them.
+    """Changes when the source does.
+
+    Small files count by their content. The weights are too large to read for every run: they count by size and time,
+    those of minilm by the one sha256 that is accepted, so that installing it again changes nothing.
 
     Raises:
         TextrailError: the source is no folder.
     """
     folder = source_folder(source)
-    files = [folder / name for name in (*NEEDED, "tokenizer_config.json") if (folder / name).is_file()]
-    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    facts = []
+    for name in (*NEEDED, "tokenizer_config.json"):
+        for file in files.find(str(folder / name)):
+            weights = MINILM_SHA256 if source == MINILM else f"{file.size} {file.modified}"
+            facts.append((name, weights if name == WEIGHTS else files.content_hash(file)))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

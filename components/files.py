@@ -90,9 +90,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def describe_missing(path: str) -> str:
-    """A clause on why nothing was found at a path or pattern: the first missing part and its nearest neighbour."""
+    """A clause on why no file was found at a path or pattern: the first missing part and its nearest neighbour."""
     if is_uri(path):
         return f"nothing at {path}"
+    if os.path.isdir(path):
+        return f"a folder (its files are {os.path.join(path, '*.csv')})"
     folder, name = os.path.split(path.rstrip("/"))
     while folder and not os.path.isdir(folder) and os.path.dirname(folder) != folder:
         folder, name = os.path.split(folder)

@@ -18,17 +18,20 @@ class BadRow(NamedTuple):
         file: path of its file.
         line: where it starts: the physical line, counted from 1, in a text file; the record's number, counted
             from 0, in a file of records.
+        last_line: where it ends, the same as `line` for most.
         reason: what is wrong with it.
         row: its beginning.
     """
 
     file: str
     line: int
+    last_line: int
     reason: str
     row: str
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.reason}: {self.row!r}"
+        lines = f"line {self.line}" if self.last_line == self.line else f"lines {self.line} to {self.last_line}"
+        return f"{self.file}, {lines}: {self.reason}: {self.row!r}"
 
 
 class Piece(NamedTuple):
@@ -63,6 +66,11 @@ def wanted(data: dict) -> list[str]:
     return [name for name in (data["text"], data.get("text_pair"), data["label"]) if name is not None]
 
 
+def empty_text(name: str) -> str:
+    """The reason of a bad row whose text in column `name` is missing or blank."""
+    return f"empty text in '{name}'"
+
+
 def checked_row(values: Sequence[str], names: Sequence[str]) -> Row:
     """Encodes a row's values as UTF-8.
 
@@ -85,7 +93,7 @@ def checked_row(values: Sequence[str], names: Sequence[str]) -> Row:
     row = []
     for value, name in zip(values, names, strict=True):
         if not value or value.isspace():
-            raise ValueError(f"no label in '{name}'" if name == names[-1] else f"empty text in '{name}'")
+            raise ValueError(f"no label in '{name}'" if name == names[-1] else empty_text(name))
         try:
             row.append(value.encode())
         except UnicodeEncodeError:

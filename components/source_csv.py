@@ -6,8 +6,9 @@ import csv
 import gzip
 import hashlib
 import io
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +19,8 @@ from modules.errors import TextrailError
 MAX_FIELD = 16 << 20   # Characters. A field beyond this is a quote nobody closed, and must not fill the memory.
 PREVIEW_BYTES = 80     # How much of a bad row is shown.
 GZIP_FACTOR = 4        # Text is about this much larger than its gzip.
+
+STRAY_RETURN = "a carriage return outside quotes"
 
 Parsed = tuple[int, "list[str] | str"]   # Line where a row starts, and its fields or the reason why there are none.
 
@@ -44,7 +47,7 @@ class CsvSource:
         """Hex digest of the files' paths and contents.
 
         Raises:
-            TextrailError: no file matches.
+            TextrailError: no file matches, or one belongs to two splits.
         """
         digest = hashlib.sha256()
         for split, file in self._files():
@@ -55,7 +58,7 @@ class CsvSource:
         """One piece a file.
 
         Raises:
-            TextrailError: no file matches.
+            TextrailError: no file matches, or one belongs to two splits.
         """
         return [Piece(split, file.size * (GZIP_FACTOR if file.path.endswith(".gz") else 1), (file.path,))
                 for split, file in self._files()]
@@ -64,7 +67,8 @@ class CsvSource:
         """Every row of a file, usable or not.
 
         Raises:
-            TextrailError: the header lacks a column, or the file is not text or a broken gzip file.
+            TextrailError: the header lacks a column, a quote swallows lines, or the file is not text or a broken gzip
+                file.
         """
         path, = piece.where
         with _open_text(path) as stream:
@@ -74,15 +78,15 @@ class CsvSource:
             columns, width = self._columns(rows, path)
             for line, fields in rows:
                 if isinstance(fields, str):
-                    yield BadRow(path, line, fields, lines.preview())
+                    yield BadRow(path, line, lines.number, fields, lines.preview())
                 elif len(fields) != width:
                     reason = f"{len(fields)} columns where the header has {width}"
-                    yield BadRow(path, line, reason, lines.preview())
+                    yield BadRow(path, line, lines.number, reason, lines.preview())
                 else:
                     try:
                         yield checked_row([fields[column] for column in columns], self._names)
                     except ValueError as reason:
-                        yield BadRow(path, line, str(reason), lines.preview())
+                        yield BadRow(path, line, lines.number, str(reason), lines.preview())
 
     def _files(self) -> list[tuple[str | None, files.File]]:
         found = []
@@ -92,6 +96,7 @@ class CsvSource:
                 key = f"data.path.{split}" if split else "data.path"
                 raise TextrailError(f"a file at {pattern}", files.describe_missing(pattern), f"Correct {key}.")
             found += [(split, file) for file in matches]
+        _check_disjoint(found)
         return found
 
     def _delimiter_of(self, path: str) -> str:
@@ -114,6 +119,19 @@ class CsvSource:
         return [header.index(name) for name in self._names], len(header)
 
 
+def _check_disjoint(found: Iterable[tuple[str | None, files.File]]) -> None:
+    """Refuses a file, links followed, that belongs to two splits."""
+    owners: dict[str, tuple[str | None, str]] = {}
+    for split, file in found:
+        resolved = file.path if files.is_uri(file.path) else os.path.realpath(file.path)
+        owner, path = owners.setdefault(resolved, (split, file.path))
+        if owner != split:
+            raise TextrailError("splits without common files in data.path",
+                                f"one file as {owner}: {path} and {split}: {file.path}",
+                                "A row in two splits makes the metrics look better than they are; give each split "
+                                "its own files, or data.path one file for textrail to split.")
+
+
 class _Lines:
     """The decoded lines of a file, which remembers how the current row began.
 
@@ -121,7 +139,7 @@ class _Lines:
     """
 
     def __init__(self, stream: io.BufferedReader, path: str):
-        self._stream, self._path = stream, path
+        self._stream, self.path = stream, path
         self._start = b""
         self.number = 0   # of the line returned last, counted from 1
         self.begin_row()
@@ -143,7 +161,7 @@ class _Lines:
             raise StopIteration
         self.number += 1
         if len(raw) == MAX_FIELD and not raw.endswith(b"\n"):
-            raise TextrailError(f"text with line ends in {self._path}", f"{MAX_FIELD} bytes without one after line "
+            raise TextrailError(f"text with line ends in {self.path}", f"{MAX_FIELD} bytes without one after line "
                                 f"{self.number - 1}", "Is it a table of text, with LF or CRLF at the end of its rows?")
         if self._begins:
             self._start, self._begins = raw[:PREVIEW_BYTES], False
@@ -152,7 +170,12 @@ class _Lines:
 
 
 def _parse_quoted(lines: _Lines, delimiter: str) -> Iterator[Parsed]:
-    """Rows as RFC 4180 writes them. After a malformed row, parsing goes on with the next line."""
+    """Rows as RFC 4180 writes them. After a malformed row, parsing goes on with the next line.
+
+    Raises:
+        TextrailError: a misplaced quote made one row of several lines. Those are rows of their own, and nobody could
+            tell how many were lost if they passed for a single bad one.
+    """
     csv.field_size_limit(MAX_FIELD)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
@@ -163,20 +186,26 @@ def _parse_quoted(lines: _Lines, delimiter: str) -> Iterator[Parsed]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield start, _reason(str(error), start, lines.number)
+            reason = _reason(str(error))
+            if lines.number > start and reason != STRAY_RETURN:
+                raise TextrailError(
+                    f"rows with quotes that match in {lines.path}",
+                    f"lines {start} to {lines.number} as one row, beginning {lines.preview()!r}: {reason}",
+                    "Mend the quote, or set data.quoting=none if quotes are ordinary characters there.") from error
+            yield start, reason
         else:
             if fields:
                 yield start, fields
 
 
-def _reason(error: str, first: int, last: int) -> str:
-    """The csv module's complaint about the lines `first` to `last`, in words that say what to look for."""
+def _reason(error: str) -> str:
+    """The csv module's complaint in words that say what to look for."""
     if "unexpected end" in error:
-        return f"a quote that is never closed (lines {first} to {last}, the end of the file)"
+        return "a quote that is never closed"
     if "field limit" in error:
-        return f"a quote that is not closed within {MAX_FIELD} characters (lines {first} to {last})"
+        return f"a quote that is not closed within {MAX_FIELD} characters"
     if "new-line character" in error:
-        return "a carriage return outside quotes"
+        return STRAY_RETURN
     return "text after a closing quote (a quote inside quotes is written twice)"
 
 

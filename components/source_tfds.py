@@ -46,7 +46,7 @@ class TfdsSource:
         self._names = wanted(data)
 
     def fingerprint(self) -> str:
-        """Hex digest of the data set's description and of its files' names and sizes.
+        """Hex digest of the data set's description and of its shards' names, sizes and times.
 
         A data set that is missing and may be downloaded is downloaded first: what is not there has no fingerprint.
 
@@ -57,9 +57,9 @@ class TfdsSource:
         digest = hashlib.sha256()
         for file in files.find(os.path.join(glob.escape(folder), "*")):
             name = os.path.basename(file.path)
-            digest.update(f"{name} {file.size}\n".encode())
-            if name in ("dataset_info.json", "features.json"):
-                digest.update(files.content_hash(file).encode())
+            described = name in ("dataset_info.json", "features.json")
+            seen = files.content_hash(file) if described else f"{file.size} {file.modified}"
+            digest.update(f"{name} {seen}\n".encode())
         return digest.hexdigest()
 
     def pieces(self) -> list[Piece]:
@@ -100,7 +100,7 @@ class TfdsSource:
                     # TFDS's id of a record is its file's name, two underscores, its number in the file.
                     file, _, number = record.decode().rpartition("__")
                     shown = " | ".join(values)[:PREVIEW_CHARS].encode("utf-8", "replace").decode()
-                    yield BadRow(os.path.join(folder, file), int(number), str(reason), shown)
+                    yield BadRow(os.path.join(folder, file), int(number), int(number), str(reason), shown)
 
     def _folder(self) -> str:
         """The prepared folder, `data_dir/name/(config/)version`; downloads it first where that is asked for."""
@@ -115,7 +115,7 @@ class TfdsSource:
             raise TextrailError(
                 f"a prepared data set at {path}" + (self._version and f", version {self._version}"),
                 "other versions only" if files.find(os.path.join(path, "*", "dataset_info.json"))
-                else files.describe_missing(path),
+                else "none there" if os.path.isdir(path) else files.describe_missing(path),
                 "Correct data.name or data.data_dir, or set data.download=true to download it.")
         return folder
 
@@ -209,5 +209,5 @@ def _tfds() -> ModuleType:
         import tensorflow_datasets
     except ImportError as error:
         raise TextrailError("the package tensorflow-datasets for data.source=tfds", "an environment without it",
-                            "Install Textrail with its extra: pip install 'textrail[tfds]'.") from error
+                            "Install it: uv sync --extra tfds") from error
     return tensorflow_datasets

@@ -17,7 +17,7 @@ import math
 import os
 import pickle
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -109,7 +109,7 @@ class _ReadPiece(beam.DoFn):
 
     def process(self, numbered: tuple) -> Iterator[Any]:
         number, piece = numbered[0], Piece(*numbered[1])
-        bad = _BadRows(os.path.join(self._temp, f"skipped-{uuid.uuid4().hex}.jsonl"))
+        bad = _BadRows(os.path.join(self._temp, f"skipped-{uuid.uuid4().hex}.jsonl"), piece.split)
         report: dict[str, Any] = {"piece": number, "read": 0, "error": None}
         held: dict[Shard, Rows] = defaultdict(list)
         size = 0
@@ -143,16 +143,16 @@ class _ReadPiece(beam.DoFn):
 
 
 class _BadRows:
-    """A file of JSON lines that comes into being with its first row."""
+    """A file of JSON lines, for the rows of one split or none, that comes into being with its first row."""
 
-    def __init__(self, path: str):
-        self.path, self._count = path, 0
+    def __init__(self, path: str, split: str | None):
+        self.path, self._split, self._count = path, split, 0
         self._file: Any = None
 
     def add(self, row: BadRow) -> None:
         if self._file is None:
             self._file = tf.io.gfile.GFile(self.path, "w")
-        self._file.write(json.dumps(row._asdict(), ensure_ascii=False) + "\n")
+        self._file.write(json.dumps({"split": self._split, **row._asdict()}, ensure_ascii=False) + "\n")
         self._count += 1
 
     def close(self) -> int:
@@ -243,7 +243,7 @@ def finish(uri: str, temp: str, plan: Plan, skip: bool) -> Counts:
     """Checks that no row was lost, and lists the skipped ones beside the splits.
 
     Args:
-        uri: folder with the splits; gets `skipped_rows.jsonl` if rows were skipped.
+        uri: folder with the splits; gets `skipped_rows.jsonl`, which `read_skipped` counts, if rows were skipped.
         temp: the temporary folder.
         plan: as given to `write_splits`.
         skip: whether rows that cannot be used are left out; otherwise they are an error.
@@ -280,6 +280,24 @@ def finish(uri: str, temp: str, plan: Plan, skip: bool) -> Counts:
     return Counts(written, skipped)
 
 
+def read_skipped(uri: str) -> dict[str | None, Counter[str]]:
+    """How many rows `finish` left out, and why.
+
+    Args:
+        uri: folder with the splits.
+
+    Returns:
+        Split → reason → rows; the split is None where a hash of each row would have decided it. Empty if no row was
+        skipped.
+    """
+    path = os.path.join(uri, SKIPPED)
+    skipped: dict[str | None, Counter[str]] = defaultdict(Counter)
+    for line in _lines([path] if tf.io.gfile.exists(path) else []):
+        row = json.loads(line)
+        skipped[row["split"]][row["reason"]] += 1
+    return dict(skipped)
+
+
 def _lines(paths: Iterable[str]) -> Iterator[str]:
     for path in paths:
         with tf.io.gfile.GFile(path) as file:
@@ -292,5 +310,6 @@ def _first(lists: Iterable[str], count: int) -> str:
     for line in _lines(lists):
         if len(shown) == count:
             return "\n".join([*shown, "…"])
-        shown.append(str(BadRow(**json.loads(line))))
+        fields = json.loads(line)
+        shown.append(str(BadRow(*(fields[name] for name in BadRow._fields))))
     return "\n".join(shown) + "\n"

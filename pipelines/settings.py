@@ -90,7 +90,11 @@ class Gate(Section):
     max_label_drift: Fraction = Field(
         0.2, description="Largest difference of one label's share between the training split and another split, or "
         "the data of the model served now (L-infinity distance).")
-    max_empty_text: Fraction = Field(0.01, description="Largest share of rows whose text is missing or blank.")
+    max_empty_text: Fraction = Field(
+        0.01, description="Largest share of the rows read whose text is missing or blank, skipped ones included.")
+    max_skipped_rows: Fraction = Field(
+        0.05, description="Largest share of the rows read that `data.bad_rows: skip` may leave out: of each split that "
+        "has its own rows, otherwise of all.")
     accept: list[str] = Field(
         default_factory=list, description="Features whose anomalies are known and accepted; they are still reported.")
 
@@ -263,6 +267,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         mapping: dict[str, Any] = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a list or mapping as a key", problem_mark=key.start_mark)
             if key.value in mapping:
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} a second time", problem_mark=key.start_mark)
             mapping[key.value] = self.construct_object(value, deep=deep)

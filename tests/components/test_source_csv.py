@@ -23,7 +23,7 @@ def read(path, **keys):
 
 @pytest.fixture
 def rows(tmp_path):
-    """Writes bytes to a file and reads its rows; a bad row as (line, reason, beginning)."""
+    """Writes bytes to a file and reads its rows; a bad row as (line, last line, reason, beginning)."""
     def write_and_read(content: bytes, name="rows.csv", **keys):
         path = tmp_path / name
         path.write_bytes(content)
@@ -44,7 +44,7 @@ def test_lone_carriage_return_inside_quotes_is_text(rows):
 
 def test_carriage_return_outside_quotes_is_a_bad_row(rows):
     assert rows(b"text,label\na\rb,pos\nc,neg\n") == [
-        (2, "a carriage return outside quotes", "a\rb,pos"), (b"c", b"neg")]
+        (2, 2, "a carriage return outside quotes", "a\rb,pos"), (b"c", b"neg")]
 
 
 def test_byte_order_mark_and_no_line_end_at_the_end(rows):
@@ -74,10 +74,10 @@ def test_no_quoting_takes_quotes_as_they_are(rows):
 
 def test_pairs(rows):
     assert rows(b"text,other,label\na,b,same\na,,other\n", text_pair="other") == [
-        (b"a", b"b", b"same"), (3, "empty text in 'other'", "a,,other")]
+        (b"a", b"b", b"same"), (3, 3, "empty text in 'other'", "a,,other")]
 
 
-def test_bad_rows_carry_the_line_where_they_start(rows):
+def test_bad_rows_carry_their_lines(rows):
     content = (b'text,label\n'             # 1
                b'"two\nlines",pos\n'       # 2, 3
                b'no label,\n'              # 4
@@ -89,18 +89,36 @@ def test_bad_rows_carry_the_line_where_they_start(rows):
                b'x\0y,pos\n'               # 12
                b'"closed" early,pos\n'     # 13
                b'good,neg\n'               # 14
-               b'"open,pos\nmore,pos\n')   # 15, 16
+               b'"open,pos\n')             # 15
     assert rows(content) == [
         (b"two\nlines", b"pos"),
-        (4, "no label in 'label'", "no label,"),
-        (5, "empty text in 'text'", " \xa0,neg"),
-        (6, "1 columns where the header has 2", '"three'),
-        (10, "3 columns where the header has 2", "a,b,c"),
-        (11, "invalid UTF-8 in 'text'", "caf\\xe9,pos"),
-        (12, "NUL byte in 'text'", "x\0y,pos"),
-        (13, "text after a closing quote (a quote inside quotes is written twice)", '"closed" early,pos'),
+        (4, 4, "no label in 'label'", "no label,"),
+        (5, 5, "empty text in 'text'", " \xa0,neg"),
+        (6, 8, "1 columns where the header has 2", '"three'),
+        (10, 10, "3 columns where the header has 2", "a,b,c"),
+        (11, 11, "invalid UTF-8 in 'text'", "caf\\xe9,pos"),
+        (12, 12, "NUL byte in 'text'", "x\0y,pos"),
+        (13, 13, "text after a closing quote (a quote inside quotes is written twice)", '"closed" early,pos'),
         (b"good", b"neg"),
-        (15, "a quote that is never closed (lines 15 to 16, the end of the file)", '"open,pos')]
+        (15, 15, "a quote that is never closed", '"open,pos')]
+
+
+def test_a_bad_row_of_several_lines_names_them_all():
+    assert str(BadRow("a.csv", 6, 8, "1 columns where the header has 2", '"three')) == (
+        "a.csv, lines 6 to 8: 1 columns where the header has 2: '\"three'")
+    assert str(BadRow("a.csv", 6, 6, "no label in 'label'", "x,")) == "a.csv, line 6: no label in 'label': 'x,'"
+
+
+@pytest.mark.parametrize(("end", "last", "reason"), [
+    (b"", 1002, "a quote that is never closed"),
+    (b'"fine",pos\n', 1003, "text after a closing quote (a quote inside quotes is written twice)"),
+])
+def test_a_quote_that_swallows_rows_stops_the_reading(rows, end, last, reason):
+    with pytest.raises(TextrailError) as caught:
+        rows(b'text,label\n"open,pos\n' + b"row,pos\n" * 1000 + end)
+    assert caught.value.expected.startswith("rows with quotes that match in ")
+    assert caught.value.received == f"lines 2 to {last} as one row, beginning '\"open,pos': {reason}"
+    assert "data.quoting=none" in caught.value.fix
 
 
 def test_only_wanted_columns_are_judged(rows):
@@ -109,9 +127,8 @@ def test_only_wanted_columns_are_judged(rows):
 
 def test_quote_that_would_swallow_the_file(rows, monkeypatch):
     monkeypatch.setattr("components.source_csv.MAX_FIELD", 100)
-    found = rows(b'text,label\n"open,pos\n' + b"row,pos\n" * 30)
-    assert found[0] == (2, "a quote that is not closed within 100 characters (lines 2 to 14)", '"open,pos')
-    assert found[1:] == [(b"row", b"pos")] * 18   # lines 15 to 32
+    with pytest.raises(TextrailError, match=r"lines 2 to 14 as one row, .*: a quote that is not closed within 100 ch"):
+        rows(b'text,label\n"open,pos\n' + b"row,pos\n" * 30)
 
 
 def test_no_line_ends(rows, monkeypatch):
@@ -161,6 +178,17 @@ def test_missing_file_names_the_nearest(tmp_path):
         source(tmp_path / "*.tsv").pieces()
     with pytest.raises(TextrailError, match=r"no 'absent' in "):
         source(tmp_path / "absent" / "further" / "x.csv").pieces()
+    with pytest.raises(TextrailError, match=r"received a folder \(its files are .*/\*\.csv\)"):
+        source(tmp_path).pieces()
+
+
+def test_one_file_in_two_splits_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\n")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "a.csv")
+    for other in ("a.csv", "link.csv", "*.csv"):
+        path = {"train": str(tmp_path / "a.csv"), "validation": str(tmp_path / other)}
+        with pytest.raises(TextrailError, match=r"one file as train: .*a\.csv and validation: .*\.csv"):
+            data_fingerprint({"source": "csv", "path": path, "text": "text", "label": "label"})
 
 
 def test_fingerprint_follows_the_content(tmp_path):

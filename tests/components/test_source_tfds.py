@@ -1,6 +1,7 @@
 """Rows of data sets that TFDS itself writes here, read as any prepared data set is."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from components.rows import BadRow
 from components.sources import data_fingerprint, make_source
 from modules.errors import TextrailError
 
-tfds = pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is missing: pip install 'textrail[tfds]'")
+tfds = pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is missing: uv sync --extra tfds")
 
 CLASSES = ["neg", "pos"]
 
@@ -103,8 +104,14 @@ def test_fingerprint(data_dir, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(data_dir, copy)
     assert data_fingerprint(settings(copy)) == data_fingerprint(data)
-    next(copy.rglob("*train.tfrecord-00000*")).write_bytes(b"shorter")
+    shard = next(copy.rglob("*train.tfrecord-00000*"))
+    content, stat = shard.read_bytes(), shard.stat()
+    shard.write_bytes(content[::-1])   # of the same size
+    os.utime(shard, (stat.st_atime, stat.st_mtime + 1))
     assert data_fingerprint(settings(copy)) != data_fingerprint(data)
+    shard.write_bytes(content)
+    os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert data_fingerprint(settings(copy)) == data_fingerprint(data)
 
 
 def test_newest_version_default_config_and_version_by_name(data_dir, tmp_path):
@@ -154,6 +161,12 @@ def test_missing_folder_names_the_nearest(data_dir):
         data_fingerprint(settings(data_dir, name="tiny_texts/clear"))
     with pytest.raises(TextrailError, match=r"version 9\.0\.0; received other versions only"):
         data_fingerprint(settings(data_dir, name="tiny_texts/clean:9.0.0"))
+
+
+def test_a_folder_without_a_prepared_data_set(tmp_path):
+    (tmp_path / "tiny_texts" / "clean").mkdir(parents=True)
+    with pytest.raises(TextrailError, match=r"prepared data set at .*tiny_texts/clean; received none there\. "):
+        data_fingerprint(settings(tmp_path))
 
 
 @pytest.mark.parametrize(("keys", "message"), [

@@ -114,6 +114,8 @@ def test_paths_must_be_there_unless_they_are_uris(run_file):
                            "Correct that line."),
     ("a: [1\nb: 2\n", "expected valid YAML; received {file}, line 2, column 2: expected ',' or ']', but got ':'. "
                       "Correct that line."),
+    ("data:\n  {? [a] : b}\n", "expected valid YAML; received {file}, line 2, column 6: a list or mapping as a key. "
+                               "Correct that line."),
     ("- 1\n", "expected a mapping of settings such as `data:` and `evaluation:`; received a list in {file}. "
               "docs/settings.md begins with an example."),
 ])
@@ -137,6 +139,8 @@ def test_an_unknown_run_names_the_nearest(monkeypatch, tmp_path):
 @pytest.mark.parametrize("override, sentence", [
     ("training.epochs", "expected --set key=value such as --set training.epochs=2; received --set training.epochs. "
                         "Write it so."),
+    ("data.path={? [a] : b}", "expected a YAML value after --set data.path=; received '{? [a] : b}': a list or "
+                              "mapping as a key. Quote texts that have brackets, braces or colons."),
     ("data.text={", "expected a YAML value after --set data.text=; received '{': expected the node content, but found "
                     "'<stream end>'. Quote texts that have brackets, braces or colons."),
 ])
