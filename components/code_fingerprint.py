@@ -10,6 +10,21 @@ PROJECT = Path(__file__).resolve().parent.parent
 LOCAL_PACKAGES = ("modules", "components", "pipelines")
 
 
+def executor_fingerprint(class_path: str, project: Path = PROJECT) -> str:
+    """Hashes the source that a component's executor runs, as `code_fingerprint` does.
+
+    Args:
+        class_path: import path of the executor as TFX names it: of the component function `components.x.Name` that is
+            `components.x.Name_Executor`.
+        project: folder that the local packages lie in.
+
+    Returns:
+        sha256 in hexadecimal digits, or "" for an executor that is not this project's.
+    """
+    is_local = class_path.split(".")[0] in LOCAL_PACKAGES
+    return code_fingerprint(class_path.removesuffix("_Executor"), project) if is_local else ""
+
+
 def code_fingerprint(function: str, project: Path = PROJECT) -> str:
     """Hashes the source that a function runs, without importing it.
 

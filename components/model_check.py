@@ -19,10 +19,12 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils, path_utils
 
+from components import model_check_script
 from modules import progress
 from modules.errors import TextrailError
 
-SCRIPT = Path(__file__).with_name("model_check_script.py")
+# Run by its path, but imported: so the cache counts it among this component's code.
+SCRIPT = model_check_script.__file__
 # Real rows asked beside the script's own samples.
 ROWS = 8
 TIMEOUT_SECONDS = 600
@@ -81,7 +83,7 @@ def check(source: str, texts: Sequence[str], examples: Sequence[bytes],
         io_utils.copy_dir(source, moved)
         Path(request).write_text(json.dumps({"texts": list(texts), "examples": [record.hex() for record in examples]}))
         # -I hides the current folder, PYTHONPATH and the user's site; the script refuses what is installed.
-        command = [sys.executable, "-I", str(SCRIPT), moved, request]
+        command = [sys.executable, "-I", SCRIPT, moved, request]
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
         except subprocess.TimeoutExpired:

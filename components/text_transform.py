@@ -28,10 +28,11 @@ from tfx_bsl.public import tfxio
 from components.artifacts import DataBlessing, Encoder
 from components.code_fingerprint import code_fingerprint
 from components.schema_gen import class_names
-from modules.classifier import UNKNOWN_LABEL
-from modules.errors import TextrailError
+from modules.errors import UNKNOWN_LABEL, TextrailError
 from modules.serving import RawFeatures
 
+# How tf.Transform begins to say that a function cannot be traced without a look at the data.
+HAS_ANALYZERS = "TFT analyzers found"
 BATCH = 512   # Rows that are in memory at a time, with their tokens.
 
 
@@ -85,7 +86,9 @@ class Executor(tfx_transform.Executor):
             config = settings | {"classes": _write_classes(classes, temp), "encoder": encoder}
             try:
                 _trace(exec_properties["preprocessing_fn"], config, schema, graph)
-            except RuntimeError:  # There are analyzers, says tf.Transform when it has traced them.
+            except RuntimeError as error:
+                if not str(error).startswith(HAS_ANALYZERS):
+                    raise
                 tf.io.gfile.rmtree(graph)
                 super().Do({key: input_dict[key] for key in ("examples", "schema")},
                            {"transform_graph": output_dict["transform_graph"]},

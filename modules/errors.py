@@ -1,5 +1,8 @@
 """The one exception a user is meant to read."""
 
+# What an op says where no exception of ours can be raised, with the label behind it.
+UNKNOWN_LABEL = "a label that is no class of the schema: "
+
 
 class TextrailError(Exception):
     """Bad input or a gate that stopped, told as what was expected, what came and what to do.

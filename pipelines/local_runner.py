@@ -25,6 +25,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
 from components.beam_runner import run_beam_in_this_process
+from components.code_fingerprint import executor_fingerprint
 from modules.errors import TextrailError
 
 State = Literal["waiting", "running", "cached", "done", "skipped", "failed", "interrupted"]
@@ -89,6 +90,7 @@ def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (),
     runtime_parameter_utils.substitute_runtime_parameter(
         graph, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: datetime.datetime.now().isoformat()})
     deployment = runner_utils.extract_local_deployment_config(graph)
+    _show_code_to_cache(steps, deployment)
     connection = getattr(deployment.metadata_connection_config,
                          deployment.metadata_connection_config.WhichOneof("connection_config"))
     nodes = [Node(step.node_info.id) for step in steps]
@@ -127,6 +129,18 @@ def _switch_cache_off(steps: Sequence[Any], force: Sequence[str], fresh: bool) -
     for step in steps:
         if fresh or step.node_info.id in force:
             step.execution_options.caching_options.enable_cache = False
+
+
+def _show_code_to_cache(steps: Sequence[Any], deployment: Any) -> None:
+    """Gives every node that this project's code executes the fingerprint of that code as a parameter.
+
+    TFX's cache goes by all parameters, and executors leave alone those they do not know.
+    """
+    for step in steps:
+        spec = runner_utils.extract_executor_spec(deployment, step.node_info.id)
+        spec = getattr(spec, "python_executor_spec", spec)  # A Beam component's has the class's inside.
+        if code := executor_fingerprint(getattr(spec, "class_path", "")):
+            step.parameters.parameters["executor_code"].field_value.string_value = code
 
 
 def _outcome(connection: Any, info: Any) -> tuple[State, str]:

@@ -1,10 +1,12 @@
 """What counts for the cache and what does not, on a project of four files."""
 
+import ast
 import re
+import shutil
 
 import pytest
 
-from components.code_fingerprint import code_fingerprint
+from components.code_fingerprint import PROJECT, code_fingerprint, executor_fingerprint
 
 TASK = '''
 import os
@@ -78,3 +80,40 @@ def test_an_unknown_name_is_told(project):
 def test_the_training_half_of_the_classifier_does_not_concern_transform():
     own = code_fingerprint("modules.classifier.preprocessing_fn")
     assert own == code_fingerprint("modules.classifier.preprocessing_fn") and len(own) == 64
+
+
+@pytest.mark.parametrize("executor, edited", [
+    ("components.example_gen.Executor", "source_csv"), ("components.example_gen.Executor", "splits_writer"),
+    ("components.schema_gen.SchemaGen_Executor", "schema_gen"),
+    ("components.anomaly_gate.AnomalyGate_Executor", "anomaly_gate"),
+    ("components.encoder_importer.EncoderImporter_Executor", "encoder_importer"),
+    ("components.text_transform.Executor", "text_transform"), ("components.trainer.Executor", "trainer"),
+    ("components.evaluator.Executor", "judging"), ("components.evaluator.Executor", "classification_metrics"),
+    ("components.model_check.Executor", "model_check_script"), ("components.pusher.Executor", "pusher")])
+def test_an_executor_s_fingerprint_sees_all_that_it_runs(tmp_path, executor, edited):
+    for package in ("components", "modules"):
+        shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = executor_fingerprint(executor, tmp_path)
+    path = tmp_path / "components" / f"{edited}.py"
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):  # Every function does one thing more.
+        if isinstance(node, ast.FunctionDef):
+            node.body.append(ast.Pass())
+    path.write_text(ast.unparse(tree))
+    assert executor_fingerprint(executor, tmp_path) != before
+    others = {"components.example_gen.Executor", "components.trainer.Executor"} - {executor}
+    for other in others:
+        assert executor_fingerprint(other, tmp_path) == executor_fingerprint(other), f"{other} does not run {edited}"
+
+
+def test_transform_and_trainer_do_not_run_the_task_s_module_as_a_whole(tmp_path):
+    for package in ("components", "modules"):
+        shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "modules" / "classifier.py").open("a") as file:
+        file.write("more = 1\n")
+    for executor in ("components.text_transform.Executor", "components.trainer.Executor"):
+        assert executor_fingerprint(executor, tmp_path) == executor_fingerprint(executor)
+
+
+def test_executors_of_others_have_no_fingerprint():
+    assert executor_fingerprint("tfx.components.statistics_gen.executor.Executor") == executor_fingerprint("") == ""

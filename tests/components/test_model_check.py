@@ -51,7 +51,7 @@ def test_a_model_that_takes_too_long_is_refused(tmp_path, keyword_model):
 def test_neither_this_project_nor_tfx_can_be_imported_in_the_process(tmp_path):
     probe = f"""
 import runpy, sys
-sys.meta_path.insert(0, runpy.run_path({str(SCRIPT)!r})["Refuse"])
+sys.meta_path.insert(0, runpy.run_path({SCRIPT!r})["Refuse"])
 refused = []
 for name in ("modules", "components.verdict", "pipelines", "tfx", "tensorflow_transform"):
     try:

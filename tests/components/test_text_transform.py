@@ -85,6 +85,19 @@ def test_analyzers_see_the_training_split_alone(tiny_encoder, tmp_path):
                        "validation": [([CLS, THE, GOOD, FILM, SEP], [10])]}
 
 
+def with_a_mistake(inputs, custom_config):
+    """A preprocessing function that cannot be traced, for a reason that has nothing to do with analyzers."""
+    raise RuntimeError("no such table")
+
+
+def test_what_goes_wrong_while_tracing_is_told_and_not_taken_for_analyzers(tiny_encoder, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        transform(tmp_path, tiny_encoder, {"train": [{"text": "good", "stars": "good"}]},
+                  COLUMN.format("text", "") + COLUMN.format("stars", LABEL), function=f"{__name__}.with_a_mistake")
+    # tf.Transform's own run over the data would fail as well, but with this one as its context.
+    assert str(caught.value) == "no such table" and caught.value.__context__ is None
+
+
 def test_files_keep_their_number_and_rows_their_order(tiny_encoder, tmp_path):
     words = ["the", "good", "bad", "film"]
     texts = [" ".join(words[i % 4] for i in range(n, n + n % 7)) for n in range(BATCH + 50)]

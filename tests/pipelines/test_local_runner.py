@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,3 +151,52 @@ with paths.lock():
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=30)[0]
     assert rest.splitlines() == ["Trainer interrupted stopped by Ctrl-C; the next run takes up here"]
+
+
+EDIT_AND_RUN = """
+import json, sys
+from pathlib import Path
+from tfx.orchestration import metadata, pipeline
+from components.encoder_importer import EncoderImporter
+from components.example_gen import ExampleGen
+from components.served_model import ServedModel
+from pipelines import local_runner, settings
+
+class Listener:
+    def begin(self, nodes): pass
+    def changed(self, node): pass
+
+here, encoder = Path.cwd(), sys.argv[1]
+Path("rows.csv").write_text("text,label\\n" + "".join(f"film {i},good\\n" for i in range(99)))
+data = json.dumps(settings.Data(source="csv", path=str(here / "rows.csv")).model_dump(exclude={"schema_file"}))
+
+def run():
+    # One component of each kind: with a Beam executor, a function and an executor class.
+    components = [ExampleGen(data=data, fingerprint="1"), EncoderImporter(source=encoder, fingerprint="1"),
+                  ServedModel(destination=str(here / "pushed"), version="")]
+    nodes = local_runner.run(pipeline.Pipeline(
+        pipeline_name="edited", pipeline_root=str(here / "root"), enable_cache=True, components=components,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(here / "metadata.db"))),
+        Listener(), here / "run.log")
+    print(*(f"{node.id}={node.state}" for node in sorted(nodes, key=lambda node: node.id)))
+
+run()
+run()
+for name in ("source_csv", "encoder_importer", "served_model"):
+    code = Path("components", f"{name}.py")
+    text = code.read_text()
+    code.write_text(text.replace("-> None:", "-> 'None':"))
+    run()
+"""
+
+
+def test_an_edit_of_a_component_runs_it_again_and_no_other(tmp_path, tiny_encoder):
+    for package in ("components", "modules", "pipelines"):
+        shutil.copytree(FOLDER.parents[1] / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run([sys.executable, "-c", EDIT_AND_RUN, str(tiny_encoder)], cwd=tmp_path, capture_output=True,
+                          text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == [
+        f"EncoderImporter={importer} ExampleGen={reader} ServedModel={served}" for importer, reader, served in (
+            ("done", "done", "done"), ("cached", "cached", "cached"), ("cached", "done", "cached"),
+            ("done", "cached", "cached"), ("cached", "cached", "done"))]
