@@ -50,7 +50,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
         progress.report(f"judging on the {split} split" + (", beside the served model" if len(folders) > 1 else ""))
         with self._make_beam_pipeline() as pipeline:
-            judging.evaluate(pipeline, pattern, folders, classes, settings["data"]["label"], output)
+            judging.evaluate(pipeline, pattern, folders, classes, settings["data"]["label"],
+                             settings["evaluation"]["length_bands"], output)
         results = judging.read_results(output, names)
 
         rows = judge(thresholds, results["metrics"], results["baseline_metrics"])
@@ -137,7 +138,8 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         """
         super().__init__(EvaluatorSpec(
             examples=examples, model=model, baseline_model=baseline_model,
-            settings=json.dumps({"evaluation": {"thresholds": settings["evaluation"]["thresholds"]},
-                                 "data": {"label": settings["data"]["label"]}}, sort_keys=True),
+            settings=json.dumps({
+                "evaluation": {key: settings["evaluation"][key] for key in ("thresholds", "length_bands")},
+                "data": {"label": settings["data"]["label"]}}, sort_keys=True),
             evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
             blessing=types.Channel(type=standard_artifacts.ModelBlessing)))

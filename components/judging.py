@@ -37,15 +37,18 @@ class Predict(beam.DoFn):
     are put into the candidate's order of classes, a class that a served model does not know scoring 0.
     """
 
-    def __init__(self, models: Mapping[str, str], classes: Mapping[str, Sequence[str]], label: str):
+    def __init__(self, models: Mapping[str, str], classes: Mapping[str, Sequence[str]], label: str,
+                 band_ends: Sequence[int]):
         """Takes what is read once a process.
 
         Args:
             models: model name → SavedModel folder, the candidate under `tfma.CANDIDATE_KEY`.
             classes: model name → its class names in index order.
             label: feature with the class name.
+            band_ends: upper ends of the length bands, see `length_bands`.
         """
         self._folders, self._classes, self._label = dict(models), dict(classes), label
+        self._band_ends = list(band_ends)
         self._names = list(classes[tfma.CANDIDATE_KEY])
         self._shared = shared.Shared()
 
@@ -59,14 +62,15 @@ class Predict(beam.DoFn):
         features = self._models[tfma.CANDIDATE_KEY].signatures["transform_features"](examples=records)
         lengths = features["token_count"].numpy()
         scores = {name: self._score(name, records, lengths) for name in self._folders}
-        for row, (record, label, band) in enumerate(zip(batch, labels, features["length_band"].numpy(), strict=True)):
+        bands = length_bands(lengths, self._band_ends)
+        for row, (record, label, band) in enumerate(zip(batch, labels, bands, strict=True)):
             predictions = {name: values[row] for name, values in scores.items()}
             yield {
                 tfma.INPUT_KEY: record,
                 tfma.LABELS_KEY: np.array([self._names.index(label)]),
                 # TFMA keys predictions by model only where there are several.
                 tfma.PREDICTIONS_KEY: predictions if len(scores) > 1 else predictions[tfma.CANDIDATE_KEY],
-                tfma.FEATURES_KEY: {"label": np.array([label]), "length_band": np.array([band.decode()])},
+                tfma.FEATURES_KEY: {"label": np.array([label]), "length_band": np.array([band])},
             }
 
     def _read_label(self, record: bytes) -> str:
@@ -96,8 +100,22 @@ class _Models(dict):
     """A dict that `shared.Shared` can hold: it keeps weak references, which plain dicts do not have."""
 
 
+def length_bands(counts: np.ndarray, ends: Sequence[int]) -> list[str]:
+    """Names the band of each length.
+
+    With the ends 16 and 32: 16 → "1-16", 17 → "17-32", 33 → ">32".
+
+    Args:
+        counts: [rows] int64, tokens.
+        ends: upper ends of the bands, ascending.
+    """
+    starts = [1, *(end + 1 for end in ends[:-1])]
+    names = [f"{start}-{end}" for start, end in zip(starts, ends, strict=True)] + [f">{ends[-1]}"]
+    return [names[band] for band in np.searchsorted(ends, counts, side="left")]
+
+
 def evaluate(pipeline: beam.Pipeline, pattern: str, models: Mapping[str, str], classes: Mapping[str, Sequence[str]],
-             label: str, output: str) -> None:
+             label: str, band_ends: Sequence[int], output: str) -> None:
     """Adds the judging of one split to a Beam pipeline; TFMA's files are in `output` once it has run.
 
     Args:
@@ -106,6 +124,7 @@ def evaluate(pipeline: beam.Pipeline, pattern: str, models: Mapping[str, str], c
         models: model name → SavedModel folder; `tfma.CANDIDATE_KEY` and, where one is served, `tfma.BASELINE_KEY`.
         classes: model name → its class names in index order.
         label: feature with the class name.
+        band_ends: upper ends of the length bands that slice, in tokens.
         output: folder for TFMA's results.
     """
     config = _eval_config(list(models), list(classes[tfma.CANDIDATE_KEY]))
@@ -115,7 +134,7 @@ def evaluate(pipeline: beam.Pipeline, pattern: str, models: Mapping[str, str], c
         pipeline
         | "Read" >> beam.io.ReadFromTFRecord(pattern)
         | "Batch" >> beam.BatchElements(min_batch_size=ROWS, max_batch_size=ROWS)
-        | "Predict" >> beam.ParDo(Predict(models, classes, label)).with_output_types(tfma.Extracts)
+        | "Predict" >> beam.ParDo(Predict(models, classes, label, band_ends)).with_output_types(tfma.Extracts)
         | "Judge" >> tfma.ExtractEvaluateAndWriteResults(
             eval_config=config, eval_shared_model=eval_models if len(eval_models) > 1 else eval_models[0],
             extractors=[slice_key_extractor.SliceKeyExtractor(eval_config=config, materialize=False)],

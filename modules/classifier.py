@@ -12,14 +12,13 @@ import tensorflow_transform as tft
 from modules import progress
 from modules.batching import Buckets, bucketed, count_by_bucket, read_examples
 from modules.bert import Bert, Pooling, pool
+from modules.errors import UNKNOWN_LABEL
 from modules.optimization import choose_precision
-from modules.serving import RawFeatures, export, length_bands
+from modules.serving import RawFeatures, export
 from modules.tokenization import Tokenizer, Vocabulary
 from modules.training import TrainArgs, Training, choose_strategy
 from modules.transformer import Dropout, Linear
 from modules.weights import load_encoder
-
-UNKNOWN_LABEL = "a label that is no class of the schema: "
 
 # Transform: raw columns to token ids and label ids.
 
@@ -129,7 +128,7 @@ def run_fn(args: TrainArgs) -> None:
     """Fine-tunes the encoder on the training split and exports the best model on the validation split.
 
     Args:
-        args: see `TrainArgs`; its settings have `seed`, `data`, `model`, `training` and `evaluation`.
+        args: see `TrainArgs`; its settings have `seed`, `data`, `model` and `training`.
     """
     settings, training = args.settings, args.settings["training"]
     keras.utils.set_random_seed(settings["seed"])
@@ -212,14 +211,13 @@ class ServedClassifier(tf.Module):
     Args:
         classifier: the model, in float32.
         classes: names in the order of their ids.
-        args: where the transform graph is; column names; length bands.
+        args: where the transform graph is; column names.
     """
 
     def __init__(self, classifier: Classifier, classes: list[str], args: TrainArgs):
         super().__init__()
         self.raw = RawFeatures(args.transform_graph)
         self.classifier, self.data = classifier, args.settings["data"]
-        self.bands = args.settings["evaluation"]["length_bands"]
         self.classes = tf.constant(classes)  # [classes]
         self.texts = [self.data[key] for key in ("text", "text_pair") if self.data[key]]
 
@@ -250,12 +248,11 @@ class ServedClassifier(tf.Module):
         return {"scores": self.scores(features["token_ids"])}
 
     def transform_features(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Serialized tf.Examples [batch] to what the model was trained on, and the length band of each."""
+        """Serialized tf.Examples [batch] to what the model was trained on, and how long each is."""
         features = self.raw.from_examples(examples)
-        counts = features["token_ids"].row_lengths()  # [batch]
         return {"token_ids": self.classifier.vocabulary.to_dense(features["token_ids"]),
-                "label_id": tf.reshape(features["label_id"], [-1]), "token_count": counts,
-                "length_band": length_bands(counts, self.bands)}
+                "label_id": tf.reshape(features["label_id"], [-1]),
+                "token_count": features["token_ids"].row_lengths()}
 
 
 def export_classifier(classifier: Classifier, classes: list[str], args: TrainArgs) -> None:

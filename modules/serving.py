@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,23 +49,6 @@ class RawFeatures(tf.Module):
                                tf.stack([tf.size(values, out_type=tf.int64), 1]))
 
 
-def length_bands(counts: tf.Tensor, ends: list[int]) -> tf.Tensor:
-    """Names the band of each length.
-
-    With the ends 16 and 32: 16 → "1-16", 17 → "17-32", 33 → ">32".
-
-    Args:
-        counts: [batch] int64, tokens.
-        ends: upper ends of the bands, ascending.
-
-    Returns:
-        [batch] string.
-    """
-    starts = [1, *(end + 1 for end in ends[:-1])]
-    names = [f"{start}-{end}" for start, end in zip(starts, ends, strict=True)] + [f">{ends[-1]}"]
-    return tf.gather(tf.constant(names), tf.searchsorted(tf.constant(ends, tf.int64), counts, side="left"))
-
-
 def export(module: tf.Module, signatures: Mapping[str, Any], folder: str, manifest: Mapping[str, Any]) -> None:
     """Writes a SavedModel with its manifest, beside and then renamed: a reader never sees half of it.
 
@@ -84,6 +66,6 @@ def export(module: tf.Module, signatures: Mapping[str, Any], folder: str, manife
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.gfile.GFile(path, "w") as file:
         file.write(json.dumps(manifest, indent=1, ensure_ascii=False))
-    if os.path.isdir(folder) and not os.listdir(folder):
-        shutil.rmtree(folder)  # TFX makes the folder of an output before the component runs
+    if tf.io.gfile.isdir(folder) and not tf.io.gfile.listdir(folder):
+        tf.io.gfile.rmtree(folder)  # TFX makes the folder of an output before the component runs
     tf.io.gfile.rename(beside, folder, overwrite=True)

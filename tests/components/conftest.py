@@ -63,7 +63,6 @@ def make_keyword_model(folder: Path, classes=("negative", "positive"), keywords=
             counts = self.count(features["text"])
             matches = tf.cast(features["label"][:, None] == tf.constant(classes)[None, :], tf.int64)
             return {"label_id": tf.argmax(matches, axis=1), "token_count": counts,
-                    "length_band": tf.where(counts <= 2, "1-2", ">2"),
                     "token_ids": tf.zeros([tf.shape(counts)[0], tf.cast(tf.reduce_max(counts), tf.int32)], tf.int64)}
 
     model = Model()

@@ -40,7 +40,7 @@ def run(tmp_path, examples, model, thresholds, baseline=None):
     for name, artifact in outputs.items():
         artifact.uri = str(tmp_path / name)
     inputs = {"examples": [examples], "model": [model]} | ({"baseline_model": [baseline]} if baseline else {})
-    settings = {"evaluation": {"thresholds": thresholds}, "data": {"label": "label"}}
+    settings = {"evaluation": {"thresholds": thresholds, "length_bands": [2]}, "data": {"label": "label"}}
     context = Executor.Context(beam_pipeline_args=["--runner=DirectRunner"], tmp_dir=str(tmp_path), unique_id="1")
     Executor(context).Do(inputs, {name: [artifact] for name, artifact in outputs.items()},
                          {"settings": json.dumps(settings)})
@@ -137,6 +137,9 @@ def test_component_takes_channels_and_settings():
     from tfx import types
     channels = {name: types.Channel(type=kind) for name, kind in (
         ("examples", standard_artifacts.Examples), ("model", standard_artifacts.Model))}
-    settings = {"evaluation": {"thresholds": {"accuracy": {"min": 0.5}}}, "data": {"label": "label"}}
+    evaluation = {"thresholds": {"accuracy": {"min": 0.5}}, "length_bands": [16, 32]}
+    settings = {"evaluation": evaluation, "data": {"label": "label"}}
     component = Evaluator(settings=settings, **channels)
     assert component.outputs["blessing"].type is standard_artifacts.ModelBlessing
+    # The cache sees both: a threshold and a band.
+    assert json.loads(component.exec_properties["settings"])["evaluation"] == evaluation
