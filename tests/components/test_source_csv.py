@@ -178,7 +178,7 @@ def test_missing_file_names_the_nearest(tmp_path):
         source(tmp_path / "*.tsv").pieces()
     with pytest.raises(TextrailError, match=r"no 'absent' in "):
         source(tmp_path / "absent" / "further" / "x.csv").pieces()
-    with pytest.raises(TextrailError, match=r"received a folder \(its files are .*/\*\.csv\)"):
+    with pytest.raises(TextrailError, match=r"received a folder \(its CSV files are .*/\*\.csv\)"):
         source(tmp_path).pieces()
 
 
