@@ -14,16 +14,31 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from components import files
+from components.verdict import metric_names
 from modules.errors import TextrailError
 
 RUNS = Path(__file__).parent / "runs"
 PROJECT = Path(__file__).parent.parent
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _known_metric(name: str) -> str:
+    """Refuses what no classifier is judged by; whether a class is one of the data's shows when there are data."""
+    known = list(dict.fromkeys(metric_names(["CLASS", "CLASS"])))
+    kind, slash, of = name.partition("/")
+    if (f"{kind}/CLASS" if of else name) not in known:
+        nearest = difflib.get_close_matches(f"{kind}/CLASS" if slash else name, known, n=1, cutoff=0)[0]
+        raise ValueError(f"a metric ({_choice(known)}), received {name!r}; the nearest is "
+                         f"{nearest.replace('CLASS', of or 'CLASS')}")
+    return name
+
+
+Metric = Annotated[str, AfterValidator(_known_metric)]
 
 
 class Section(BaseModel):
@@ -83,6 +98,10 @@ class Data(Section):
             raise ValueError("`data.name` for source tfds, received none; set for example data.name=imdb_reviews")
         if isinstance(self.path, dict) and not {"train", "validation"} <= set(self.path):
             raise ValueError(f"`data.path` with at least train and validation, received {sorted(self.path)}")
+        columns = [name for name in (self.text, self.text_pair, self.label) if name is not None]
+        if twice := [name for name in columns if columns.count(name) > 1]:
+            raise ValueError(f"different columns for `data.text`, `data.text_pair` and `data.label`, "
+                             f"received {twice[0]!r} for {len(twice)} of them")
         return self
 
 
@@ -102,8 +121,16 @@ class Gate(Section):
 class Encoder(Section):
     source: str = Field("minilm", description="`minilm` (packaged all-MiniLM-L6-v2, works offline) or a folder in "
                         "HuggingFace's BERT layout: `config.json`, `vocab.txt`, `model.safetensors`.")
-    sha256: str | None = Field(None, description="Expected sha256 of `model.safetensors`; checked when given.")
+    sha256: str | None = Field(None, description="Expected sha256 of `model.safetensors`, 64 hexadecimal digits; "
+                               "checked when given.")
     lower_case: bool | None = Field(None, description="Lower-case texts; none follows the encoder's own flag.")
+
+    @field_validator("sha256")
+    @classmethod
+    def _is_a_sha256(cls, digits: str | None) -> str | None:
+        if digits is not None and not re.fullmatch("[0-9a-fA-F]{64}", digits):
+            raise ValueError("64 hexadecimal digits")
+        return digits
 
 
 class Model(Section):
@@ -115,7 +142,7 @@ class Model(Section):
     pooling: Literal["cls", "mean"] = Field(
         "mean", description="What the head sees: `cls` is BERT's pooler over [CLS], `mean` the masked mean of the "
         "last layer, which sentence encoders such as MiniLM were trained for.")
-    dropout: Fraction = Field(0.1, description="Dropout rate of encoder and head while training.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout rate of encoder and head while training.")
     fine_tune_layers: Literal["all"] | Annotated[int, Field(ge=0)] = Field(
         "all", description="`all` trains the whole encoder, a number only its last blocks, 0 only the head.")
 
@@ -149,23 +176,31 @@ class Threshold(Section):
     min: float | None = Field(None, description="Smallest acceptable value.")
     max: float | None = Field(None, description="Largest acceptable value.")
     max_drop: float | None = Field(
-        None, ge=0, description="Largest acceptable worsening against the model served now; none compares nothing.")
+        None, ge=0, description="Largest acceptable worsening against the model served now; none compares nothing. "
+        "Stands beside `min` or `max`, for the first model is compared with nothing.")
 
     @model_validator(mode="after")
     def _bounds_something(self) -> Threshold:
-        if self.min is None and self.max is None and self.max_drop is None:
-            raise ValueError("at least one of min, max, max_drop: a threshold without a bound lets everything pass")
+        if self.min is None and self.max is None:
+            raise ValueError("at least one of min, max: without a bound the first model passes whatever its quality")
         return self
 
 
 class Evaluation(Section):
-    thresholds: dict[str, Threshold] = Field(
+    thresholds: dict[Metric, Threshold] = Field(
         ..., min_length=1, description="Metric → bounds that must hold before anything is pushed. Metrics: `accuracy`, "
         "`loss`, `macro_f1`, `mcc`; with two classes also `auc`; per class `precision/CLASS`, `recall/CLASS`, "
         "`f1/CLASS`.")
-    length_bands: list[int] = Field(
+    length_bands: list[Annotated[int, Field(ge=1)]] = Field(
         default_factory=lambda: [16, 32, 64, 128, 256],
-        description="Upper ends, in tokens, of the length bands that metrics are sliced by.")
+        description="Upper ends, in tokens and ascending, of the length bands that metrics are sliced by.")
+
+    @field_validator("length_bands")
+    @classmethod
+    def _ascend(cls, bands: list[int]) -> list[int]:
+        if not bands or bands != sorted(set(bands)):
+            raise ValueError(f"at least one number, ascending, received {bands}")
+        return bands
 
 
 class Push(Section):
@@ -483,7 +518,8 @@ def _allowed(annotation: Any, metadata: Sequence = ()) -> str:
         return f"a list, each item {_allowed(get_args(annotation)[0])}"
     if get_origin(annotation) is dict:
         key, value = get_args(annotation)
-        return f"a mapping of {'names' if key is str else _choice(get_args(key))} to {_allowed(value)}"
+        names = _choice(get_args(key)) if get_origin(key) is Literal else "names"
+        return f"a mapping of {names} to {_allowed(value)}"
     if _is_section(annotation):
         return f"a mapping with keys such as `{next(iter(annotation.model_fields))}`"
     words = {str: "a text", int: "a whole number", float: "a number", bool: "`true` or `false`", NoneType: "`null`"}
@@ -491,10 +527,10 @@ def _allowed(annotation: Any, metadata: Sequence = ()) -> str:
 
 
 def _bounds(metadata: Sequence) -> str:
-    bounds = {name: f"{getattr(item, name):g}" for item in metadata for name in ("ge", "gt", "le")
+    bounds = {name: f"{getattr(item, name):g}" for item in metadata for name in ("ge", "gt", "le", "lt")
               if hasattr(item, name)}
-    if {"ge", "le"} <= set(bounds):
-        return f" from {bounds['ge']} to {bounds['le']}"
+    if "ge" in bounds and ("le" in bounds or "lt" in bounds):
+        return f" from {bounds['ge']} to {bounds['le'] if 'le' in bounds else 'below ' + bounds['lt']}"
     return f" of at least {bounds['ge']}" if "ge" in bounds else f" above {bounds['gt']}" if "gt" in bounds else ""
 
 

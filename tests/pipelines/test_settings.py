@@ -44,14 +44,14 @@ def test_overrides_are_yaml_and_make_the_mappings_on_their_way(run_file, tmp_pat
     loaded = settings.load(str(run_file), [
         "training.learning_rate=1e-4", "evaluation.length_bands=[8, 16]", "data.text_pair=null", "data.label=no",
         "data.path={train: a.csv, validation: gs://bucket/b.csv}", "push.destination=out",
-        "evaluation.thresholds.recall/neg.max_drop=0.5"])
+        "evaluation.thresholds.recall/neg.min=0.5"])
     assert loaded.training.learning_rate == 1e-4
     assert loaded.evaluation.length_bands == [8, 16]
     assert loaded.data.label == "no"
     assert loaded.data.path == {"train": str(here / "a.csv"), "validation": "gs://bucket/b.csv"}
     assert loaded.push.destination == str(here / "out")
     assert loaded.evaluation.thresholds["accuracy"].min == 0.9
-    assert loaded.evaluation.thresholds["recall/neg"].max_drop == 0.5
+    assert loaded.evaluation.thresholds["recall/neg"].min == 0.5
 
 
 def test_all_problems_of_a_file_come_together(run_file):
@@ -76,9 +76,9 @@ push: {keep: true, wibble: 1}
         "training: expected a mapping with keys such as `epochs`; received a list.",
         "evaluation.thresholds.accuracy.mim: expected a key of evaluation.thresholds.accuracy; received an unknown key."
         " Did you mean evaluation.thresholds.accuracy.min?",
-        "evaluation.thresholds.loss: expected at least one of min, max, max_drop: a threshold without a bound lets "
-        "everything pass; received an empty mapping.",
-        "evaluation.length_bands.1: expected a whole number; received 'b'.",
+        "evaluation.thresholds.loss: expected at least one of min, max: without a bound the first model passes "
+        "whatever its quality; received an empty mapping.",
+        "evaluation.length_bands.1: expected a whole number of at least 1; received 'b'.",
         "push.keep: expected a whole number of at least 1; received true.",
         "push.wibble: expected a key of push; received an unknown key. The keys are destination, keep.",
         "epochs: expected a key of the settings; received an unknown key. Did you mean training.epochs?",
@@ -94,6 +94,40 @@ def test_what_is_missing_is_named(run_file):
         "data: expected `data.name` for source tfds; received none; set for example data.name=imdb_reviews."]
     assert problems(run_file, GOOD, "data.split.train=0.5") == [
         "data.split: expected shares that sum to 1; received train + validation + test = 0.7."]
+
+
+METRICS = ("`accuracy`, `loss`, `macro_f1`, `mcc`, `auc`, `precision/CLASS`, `recall/CLASS` or `f1/CLASS`")
+
+
+@pytest.mark.parametrize("override, problem", [
+    ("evaluation.thresholds.acuracy.min=0.9", f"evaluation.thresholds.acuracy: expected a metric ({METRICS}); "
+                                              "received 'acuracy'; the nearest is accuracy."),
+    ("evaluation.thresholds.recal/neg.min=0.9", "evaluation.thresholds.recal/neg: expected a metric "
+                                                f"({METRICS}); received 'recal/neg'; the nearest is recall/neg."),
+    ("evaluation.thresholds.f1/.min=0.9", f"evaluation.thresholds.f1/: expected a metric ({METRICS}); "
+                                          "received 'f1/'; the nearest is f1/CLASS."),
+    ("evaluation.thresholds={accuracy: {max_drop: 0.1}}",
+     "evaluation.thresholds.accuracy (--set): expected at least one of min, max: without a bound the first model "
+     "passes whatever its quality; received a mapping."),
+    ("evaluation.length_bands=[]", "evaluation.length_bands (--set): expected at least one number, ascending; "
+                                   "received []."),
+    ("evaluation.length_bands=[16, 16]", "evaluation.length_bands (--set): expected at least one number, ascending; "
+                                         "received [16, 16]."),
+    ("evaluation.length_bands=[0, 16]", "evaluation.length_bands.0 (--set): expected a whole number of at least 1; "
+                                        "received 0."),
+    ("model.dropout=1", "model.dropout (--set): expected a number from 0 to below 1; received 1."),
+    ("data.label=review", "data: expected different columns for `data.text`, `data.text_pair` and `data.label`; "
+                          "received 'review' for 2 of them."),
+    ("encoder.sha256=53aa", "encoder.sha256 (--set): expected 64 hexadecimal digits; received '53aa'."),
+])
+def test_what_would_fail_after_training_is_refused_before(run_file, override, problem):
+    assert problems(run_file, GOOD, override) == [problem]
+
+
+def test_every_metric_can_have_a_threshold(run_file):
+    names = ["accuracy", "loss", "macro_f1", "mcc", "auc", "precision/a/b", "recall/CLASS", "f1/very good"]
+    loaded = settings.load(str(run_file), [f"evaluation.thresholds.{name}.min=0.1" for name in names])
+    assert list(loaded.evaluation.thresholds) == names
 
 
 def test_paths_must_be_there_unless_they_are_uris(run_file):
