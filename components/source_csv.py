@@ -41,7 +41,7 @@ class CsvSource:
             {split: path[split] for split in SPLITS if split in path} if isinstance(path, dict) else {None: path})
         self._names = wanted(data)
         self._delimiter = data.get("delimiter", "auto")
-        self._quoted = data.get("quoting", "standard") == "standard"
+        self._quoting = data.get("quoting", "standard")
 
     def fingerprint(self) -> str:
         """Hex digest of the files' paths and contents.
@@ -71,10 +71,7 @@ class CsvSource:
                 file.
         """
         path, = piece.where
-        with _open_text(path) as stream:
-            lines = _Lines(stream, path)
-            parse = _parse_quoted if self._quoted else _parse_unquoted
-            rows = parse(lines, self._delimiter_of(path))
+        with open_rows(path, self._delimiter, self._quoting) as (rows, lines):
             columns, width = self._columns(rows, path)
             for line, fields in rows:
                 if isinstance(fields, str):
@@ -98,11 +95,6 @@ class CsvSource:
             found += [(split, file) for file in matches]
         _check_disjoint(found)
         return found
-
-    def _delimiter_of(self, path: str) -> str:
-        if self._delimiter == "auto":
-            return "\t" if path.removesuffix(".gz").endswith(".tsv") else ","
-        return "\t" if self._delimiter == "tab" else self._delimiter
 
     def _columns(self, rows: Iterator[Parsed], path: str) -> tuple[list[int], int]:
         """Reads the header. Returns the positions of the wanted columns and how many columns there are."""
@@ -130,6 +122,34 @@ def _check_disjoint(found: Iterable[tuple[str | None, files.File]]) -> None:
                                 f"one file as {owner}: {path} and {split}: {file.path}",
                                 "A row in two splits makes the metrics look better than they are; give each split "
                                 "its own files, or data.path one file for textrail to split.")
+
+
+def separator(delimiter: str, path: str) -> str:
+    """The character between the columns of a file, by `data.delimiter`: `auto` goes by the file's name."""
+    if delimiter == "auto":
+        return "\t" if path.removesuffix(".gz").endswith(".tsv") else ","
+    return "\t" if delimiter == "tab" else delimiter
+
+
+@contextmanager
+def open_rows(path: str, delimiter: str, quoting: str) -> Iterator[tuple[Iterator[Parsed], _Lines]]:
+    """Opens a file, plain or gzipped, for reading its header and rows.
+
+    Args:
+        path: of the file.
+        delimiter: `data.delimiter` of the settings.
+        quoting: `data.quoting` of the settings.
+
+    Yields:
+        The rows, header first, and the lines they are read from.
+
+    Raises:
+        TextrailError: the file is not text or a broken gzip file.
+    """
+    with _open_text(path) as stream:
+        lines = _Lines(stream, path)
+        parse = _parse_quoted if quoting == "standard" else _parse_unquoted
+        yield parse(lines, separator(delimiter, path)), lines
 
 
 class _Lines:

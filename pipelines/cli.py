@@ -248,11 +248,11 @@ def _predict(options: argparse.Namespace) -> int:
     fix = f"Push one with `textrail run {options.run}`; `textrail metrics {options.run}` tells why one was refused."
     # TensorFlow greets on standard error, which nobody asked for; exceptions still say what is wrong.
     with captured(os.devnull) as screen:
-        from pipelines.predict import Predictor, predict_file
+        from pipelines.predict import Dialect, Predictor, predict_file
 
         predictor = Predictor(paths.destination(), fix)
         if options.file:
-            count = predict_file(predictor, options.file, options.out)
+            count = predict_file(predictor, options.file, options.out, Dialect.of(paths))
             print(f"{count} rows with labels in {options.out}", file=screen)
             return OK
         rows = [tuple(pair)] if pair else [(text,) for text in options.texts]

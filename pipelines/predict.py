@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from components import files
+from components.rows import NUL
+from components.source_csv import open_rows, separator
 from components.versions import read_manifest, served_version
 from modules.errors import TextrailError
+from pipelines.workspace import Workspace
 
 BATCH = 64   # Examples a call, which bounds the memory.
 
@@ -78,16 +81,33 @@ class Predictor:
                 yield Prediction(label.decode(), float(score), by_class)
 
 
-def predict_file(predictor: Predictor, source: str, target: str) -> int:
+class Dialect(NamedTuple):
+    """How a CSV file is written: `data.delimiter` and `data.quoting` of the settings."""
+
+    delimiter: str = "auto"
+    quoting: str = "standard"
+
+    @classmethod
+    def of(cls, paths: Workspace) -> Dialect:
+        """That of the files which a run read last."""
+        data = json.loads(paths.settings.read_text("utf-8")).get("data", {}) if paths.settings.exists() else {}
+        return cls(**{key: data[key] for key in cls._fields if key in data})
+
+
+BY_NAME = Dialect()
+
+
+def predict_file(predictor: Predictor, source: str, target: str, dialect: Dialect = BY_NAME) -> int:
     """Copies a CSV or TSV file, adding the label, its score and one column a class to each row.
 
     Columns that the file has already are added as `predicted_…`. The target appears when it is whole; it may be the
-    source itself. Both may be `.gz`; `.tsv` means tabs.
+    source itself. Both may be `.gz`.
 
     Args:
         predictor: the model; its `columns` must be among the file's.
         source: path of the file to read.
         target: path of the file to write.
+        dialect: of both files.
 
     Returns:
         The number of rows.
@@ -95,67 +115,74 @@ def predict_file(predictor: Predictor, source: str, target: str) -> int:
     Raises:
         TextrailError: the file is missing, is not CSV in UTF-8, or lacks a column; file and line are named.
     """
-    rows = read_rows(source)
+    rows = read_rows(source, dialect)
     header = next(rows, [])
     for column in predictor.columns:
         if column not in header:
             raise TextrailError(f"the column {column!r}, which the model reads, in {source}",
                                 f"the columns {', '.join(map(repr, header)) or '(none)'}"
-                                f"{files.nearest(column, header)}", "Rename a column.")
+                                f"{files.nearest(column, header)}",
+                                "Separate the columns as the run's data.delimiter says, or rename that one."
+                                if len(header) == 1 else "Rename a column.")
     where = [header.index(column) for column in predictor.columns]
     added = [f"predicted_{name}" if name in header else name for name in ("label", "score", *predictor.classes)]
     if clash := sorted(set(added) & set(header)) or len({*added}) < len(added):
         raise TextrailError("a file without the columns that are added", f"{source} with {clash}", "Rename them.")
     count = 0
     with _write(target) as stream:
-        writer = csv.writer(stream, delimiter=_delimiter(target), lineterminator="\n")
-        writer.writerow([*header, *added])
+        write = _row_writer(stream, target, dialect)
+        write([*header, *added])
         for batch in iter(lambda: list(islice(rows, BATCH)), []):
             answers = predictor([row[column] for column in where] for row in batch)
             for row, answer in zip(batch, answers, strict=True):
                 scores = (answer.score, *(answer.scores[name] for name in predictor.classes))
-                writer.writerow([*row, answer.label, *(f"{score:.6f}" for score in scores)])
+                write([*row, answer.label, *(f"{score:.6f}" for score in scores)])
             count += len(batch)
     return count
 
 
-def read_rows(path: str) -> Iterator[list[str]]:
-    """Header and rows of a CSV file (RFC 4180, UTF-8 with or without BOM, `.gz` as it is; `.tsv` means tabs).
+def read_rows(path: str, dialect: Dialect = BY_NAME) -> Iterator[list[str]]:
+    """Header and rows of a CSV file in UTF-8, plain or gzipped.
 
     Raises:
         TextrailError: no such file, or a row that cannot be read, with its line.
     """
     if not Path(path).is_file():
         raise TextrailError(f"a file at {path}", files.describe_missing(path), "Correct the path.")
-    csv.field_size_limit(sys.maxsize)   # The default, 128 KiB, is shorter than some texts.
-    with _open(path, "rb") as stream:
-        reader = csv.reader(_lines(stream), delimiter=_delimiter(path), strict=True)
-        width = 0
-        try:
-            for row in reader:
-                if row:   # A blank line is not a row.
-                    width = width or len(row)
-                    if len(row) != width:
-                        raise ValueError(f"{len(row)} columns where the header has {width}")
-                    yield row
-        except (csv.Error, ValueError, OSError, EOFError) as error:
-            reason = "bytes that are not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-            line = reader.line_num + isinstance(error, UnicodeDecodeError)
-            raise TextrailError("CSV in UTF-8", f"{reason} in {path}, line {line}", "Correct that row.") from None
+    width = 0
+    with open_rows(path, *dialect) as (rows, _):
+        for line, fields in rows:
+            width = width or len(fields)
+            if reason := fields if isinstance(fields, str) else _flaw(fields, width):
+                raise TextrailError("CSV in UTF-8", f"{reason} in {path}, line {line}", "Correct that row.")
+            yield list(fields)
 
 
-def _lines(stream: Iterable[bytes]) -> Iterator[str]:
-    # Decoded line by line, so that the reader's count tells where invalid bytes are.
-    for number, line in enumerate(stream):
-        yield line.decode("utf-8" if number else "utf-8-sig")
+def _flaw(fields: Sequence[str], width: int) -> str:
+    """What is wrong with a row; empty if nothing is."""
+    if len(fields) != width:
+        return f"{len(fields)} columns where the header has {width}"
+    try:
+        "".join(fields).encode()
+    except UnicodeEncodeError:
+        return "a NUL byte" if any(NUL in field for field in fields) else "bytes that are not UTF-8"
+    return ""
 
 
-def _delimiter(path: str) -> str:
-    return "\t" if path.removesuffix(".gz").endswith(".tsv") else ","
+def _row_writer(stream: TextIO, path: str, dialect: Dialect) -> Callable[[Sequence[str]], object]:
+    """A function that writes one row."""
+    delimiter = separator(dialect.delimiter, path)
+    if dialect.quoting == "standard":
+        return csv.writer(stream, delimiter=delimiter, lineterminator="\n").writerow
 
+    def write(row: Sequence[str]) -> None:
+        line = delimiter.join(row)
+        if len(line.split(delimiter)) != len(row):
+            raise TextrailError(f"values without {delimiter!r}, which data.quoting=none cannot write to {path}",
+                                f"a row with one: {line[:80]}", "Give --out the ending of --file, such as .tsv.")
+        stream.write(line + "\n")
 
-def _open(path: str, mode: str) -> BinaryIO | Any:
-    return gzip.open(path, mode) if path.endswith(".gz") else open(path, mode)
+    return write
 
 
 @contextmanager

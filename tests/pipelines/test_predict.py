@@ -96,7 +96,12 @@ def test_gzip_tabs_and_the_file_itself_as_target(predictor, tmp_path):
                                      "line 4. Correct that row."),
     (b"review,id\ngood,1\n\xff,2\n", "expected CSV in UTF-8; received bytes that are not UTF-8 in {file}, line 3. "
                                      "Correct that row."),
-    (b'review\n"open\n', "expected CSV in UTF-8; received unexpected end of data in {file}, line 2. Correct that row."),
+    (b'review\n"open\n', "expected CSV in UTF-8; received a quote that is never closed in {file}, line 2. "
+                         "Correct that row."),
+    (b"review,id\ngo\0d,1\n", "expected CSV in UTF-8; received a NUL byte in {file}, line 2. Correct that row."),
+    (b"review;id\ngood;1\n", "expected the column 'review', which the model reads, in {file}; received the columns "
+                              "'review;id', nearest is 'review;id'. Separate the columns as the run's data.delimiter "
+                              "says, or rename that one."),
     (b"", "expected the column 'review', which the model reads, in {file}; received the columns (none). "
           "Rename a column."),
 ])
@@ -107,6 +112,30 @@ def test_a_bad_file_is_told_with_its_line_and_leaves_nothing(predictor, tmp_path
         predict.predict_file(predictor, str(file), str(tmp_path / "out.csv"))
     assert str(caught.value) == sentence.format(file=file)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_corrupt_gzip_file_is_told(predictor, tmp_path):
+    file = tmp_path / "in.csv.gz"
+    packed = bytearray(gzip.compress(b"review,id\n" + b"".join(b"good,%d\n" % number for number in range(1000))))
+    packed[40:60] = b"\xff" * 20
+    file.write_bytes(packed)
+    with pytest.raises(TextrailError, match=f"expected a complete gzip file at {file}; received one that breaks off"):
+        predict.predict_file(predictor, str(file), str(tmp_path / "out.csv"))
+
+
+def test_files_are_read_and_written_as_the_run_s_own(predictor, tmp_path):
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text('id;review\n1;"good; fine"\n')
+    predict.predict_file(predictor, str(source), str(target), predict.Dialect(";"))
+    assert target.read_text() == ('id;review;label;score;neg;pos\n1;"good; fine";pos;0.750000;0.250000;0.750000\n')
+
+    source, unquoted = tmp_path / "in.tsv", predict.Dialect("auto", "none")
+    source.write_text('id\treview\n1\t"good" he said, and "\r\n')
+    predict.predict_file(predictor, str(source), str(source), unquoted)
+    assert source.read_text() == ('id\treview\tlabel\tscore\tneg\tpos\n'
+                                  '1\t"good" he said, and "\tpos\t0.750000\t0.250000\t0.750000\n')
+    with pytest.raises(TextrailError, match=r"values without ',', which data\.quoting=none cannot write"):
+        predict.predict_file(predictor, str(source), str(target), unquoted)
 
 
 def test_a_missing_file_names_its_neighbour(predictor, tmp_path):
@@ -153,11 +182,14 @@ def test_a_model_of_pairs_and_a_file(tmp_path, monkeypatch, capfd):
     assert json.loads(capfd.readouterr().out) == {
         "text": ["how?", "good"], "label": "pos", "score": 0.75, "scores": {"neg": 0.25, "pos": 0.75}}
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
-    source.write_text("answer,question\nfine,how?\n")
+    paths = workspace.Workspace("pairs", tmp_path / "pairs")
+    settings = json.loads(paths.settings.read_text()) | {"data": {"delimiter": ";", "quoting": "none", "text": "x"}}
+    paths.settings.write_text(json.dumps(settings))
+    source.write_text('answer;question\n"fine;how?\n')
     assert cli.main(["predict", "pairs", "--file", str(source), "--out", str(target)]) == 0
     assert capfd.readouterr().out == f"1 rows with labels in {target}\n"
-    assert target.read_text() == ("answer,question,label,score,neg,pos\n"
-                                  "fine,how?,neg,0.750000,0.750000,0.250000\n")
+    assert target.read_text() == ('answer;question;label;score;neg;pos\n'
+                                  '"fine;how?;neg;0.750000;0.750000;0.250000\n')
 
 
 def test_nothing_pushed_names_the_next_command(tmp_path, monkeypatch, capfd):
