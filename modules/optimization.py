@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import tensorflow as tf
 
 from modules.errors import TextrailError
+from modules.hardware import FAST_BFLOAT16, cpu_flags
 
 
 def learning_rate(step: tf.Tensor, peak: float, total_steps: int, warmup_steps: int, schedule: str) -> tf.Tensor:
@@ -145,16 +145,7 @@ def choose_precision(wanted: str) -> tuple[str, str]:
         if capability >= (7, 0):
             return "float16", f"the GPU has compute capability {capability[0]}.{capability[1]}: float16 units only"
         return "float32", "the GPU has no fast half precision"
-    fast = sorted(cpu_flags() & {"amx_bf16", "avx512_bf16"})
+    fast = sorted(cpu_flags() & set(FAST_BFLOAT16))
     if fast:
         return "bfloat16", f"the CPU has {' and '.join(fast)}"
-    return "float32", "the CPU has neither amx_bf16 nor avx512_bf16"
-
-
-def cpu_flags() -> set[str]:
-    """The CPU's feature flags as Linux names them; empty where it does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
+    return "float32", f"the CPU has neither {' nor '.join(FAST_BFLOAT16)}"

@@ -5,6 +5,7 @@ notebooks: the console attaches a handler to this logger, and without one nothin
 """
 
 import logging
+import math
 
 LOGGER = logging.getLogger("textrail.progress")
 LOGGER.setLevel(logging.INFO)
@@ -21,3 +22,15 @@ def report(message: str, **fields: object) -> None:
             line of its own on a plain terminal (an epoch's end, the chosen precision) as against a tick.
     """
     LOGGER.info(message, extra={"progress": fields})
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: "3.2 s", "42 s", "2 min 05 s", "1 h 02 min"; "?" if nobody knows."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

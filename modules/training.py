@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -124,8 +124,8 @@ class Training:
         self.validation = strategy.experimental_distribute_dataset(validation)
         self.total_steps = steps_per_epoch * settings["epochs"]
         self.history = History()
-        self.run_dir = Path(run_dir)
-        self.writer = tf.summary.create_file_writer(str(self.run_dir))
+        self.run_dir = run_dir
+        self.writer = tf.summary.create_file_writer(run_dir)
         with strategy.scope():
             self.optimizer = AdamW(self.trained, [name for name, _ in trained], weight_decay=settings["weight_decay"],
                                    clip_norm=settings["clip_norm"], scale_loss=scale_loss)
@@ -145,7 +145,7 @@ class Training:
             The history, also written to `history.json` in the run's folder.
 
         Raises:
-            TextrailError: the loss is not a finite number.
+            TextrailError: the loss, in training or in validation, is not a finite number.
         """
         self._resume()
         while self.history.step < self.total_steps and not self._out_of_patience():
@@ -218,7 +218,7 @@ class Training:
 
     def _tick(self, epoch: int, meter: Meter) -> None:
         recent = meter.tick()
-        self._stop_if_not_finite(recent["loss"])
+        self._stop_if_not_finite("training", recent["loss"])
         rate = float(self._rate(self.step))
         with self.writer.as_default(step=self.history.step):
             for name, value in {**recent, "learning_rate": rate, "examples_per_second": meter.rate()}.items():
@@ -227,15 +227,16 @@ class Training:
         self.told = time.monotonic() if a_minute_passed else self.told
         progress.report(
             f"epoch {epoch + 1}/{self.settings['epochs']}, step {self.history.step}/{self.total_steps}, "
-            f"loss {recent['loss']:.3f}, {meter.rate():.0f} examples/s, {duration(meter.left())} left",
+            f"loss {recent['loss']:.3f}, {meter.rate():.0f} examples/s, {progress.duration(meter.left())} left",
             lasting=a_minute_passed, epoch=epoch + 1, step=self.history.step, loss=recent["loss"],
             examples_per_second=meter.rate(), seconds_left=meter.left())
 
     def _validate(self, epoch: int, meter: Meter) -> None:
         train, seconds, rate = meter.means(), meter.seconds(), meter.rate()
-        self._stop_if_not_finite(train["loss"])
+        self._stop_if_not_finite("training", train["loss"])
         validation = means([{name: value.numpy() for name, value in self.validation_step(batch).items()}
                             for batch in self.validation])
+        self._stop_if_not_finite("validation", validation["loss"])
         history, metric = self.history, self.settings["early_stopping_metric"]
         history.rounds.append({
             "step": history.step, "epoch": epoch + 1, "learning_rate": float(self._rate(self.step - 1)),
@@ -261,17 +262,21 @@ class Training:
         waited = len(self.history.rounds) - 1 - self.history.best_round
         return waited >= self.settings["patience"] * self.settings["evaluations_per_epoch"]
 
-    def _stop_if_not_finite(self, loss: float) -> None:
+    def _stop_if_not_finite(self, what: str, loss: float) -> None:
         if not math.isfinite(loss):
             raise TextrailError(
-                "a finite training loss", f"{loss} within the steps up to {self.history.step}",
+                f"a finite {what} loss", f"{loss} within the steps up to {self.history.step}",
                 "Lower training.learning_rate, keep training.clip_norm above 0, or set training.precision=float32.")
 
     def _save(self, seconds: float) -> None:
         self.history.seconds += seconds
         self.bookkeeping.assign(json.dumps(self.history.__dict__))
         self.checkpoints.save()
-        (self.run_dir / "history.json").write_text(json.dumps(self.history.__dict__, indent=1))
+        self._write_history()
+
+    def _write_history(self) -> None:
+        with tf.io.gfile.GFile(os.path.join(self.run_dir, "history.json"), "w") as file:
+            file.write(json.dumps(self.history.__dict__, indent=1))
 
     def _resume(self) -> None:
         if not self.checkpoints.latest_checkpoint:
@@ -283,7 +288,7 @@ class Training:
                 f"a checkpoint of this very model in {self.checkpoints.directory}", f"another one ({error})",
                 "Delete that folder to train from the beginning.") from error
         self.history = History(**json.loads(self.bookkeeping.numpy()))
-        (self.run_dir / "history.json").write_text(json.dumps(self.history.__dict__, indent=1))
+        self._write_history()
         progress.report(f"resumed at step {self.history.step} of {self.total_steps}", lasting=True,
                         step=self.history.step)
 
@@ -351,15 +356,3 @@ def means(sums: Iterable[dict[str, float]]) -> dict[str, float]:
     weight = total.pop("weight", 0.0)
     return {name: value / (len(sums) if name == "gradient_norm" else weight or math.nan)
             for name, value in total.items()}
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: `42 s`, `3 min 05 s`, `1 h 20 min`."""
-    if not math.isfinite(seconds):
-        return "?"
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

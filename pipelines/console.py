@@ -18,7 +18,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from modules.progress import LOGGER
+from modules.progress import LOGGER, duration
 
 if TYPE_CHECKING:
     from pipelines.local_runner import Node
@@ -193,14 +193,6 @@ class LiveView(PlainView):
         if node.state == "cached":
             return Text(symbol, style), Text(node.id), Text("cached", style), Text(note.plain, "dim")
         return Text(symbol, style), Text(node.id), duration(node.seconds), note
-
-
-def duration(seconds: float) -> str:
-    """Seconds for a person: "3.2 s", "2 min 05 s", "1 h 02 min"."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def verdict_table(verdict: Mapping[str, Any]) -> Table:

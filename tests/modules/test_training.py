@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from modules import progress
 from modules.errors import TextrailError
-from modules.training import Training, choose_strategy, duration, means
+from modules.training import Training, choose_strategy, means
 
 SETTINGS = {"epochs": 3, "learning_rate": 0.05, "schedule": "linear", "warmup": 0.1, "weight_decay": 0.01,
             "clip_norm": 1.0, "xla": False, "early_stopping_metric": "accuracy", "patience": 5,
@@ -41,12 +41,12 @@ class Line:
     def batches(self, epoch: int) -> tf.data.Dataset:
         return self.dataset.shuffle(256, seed=epoch, reshuffle_each_iteration=False).batch(30)
 
-    def training(self, folder: Path, forward=None, batches=None, **changes) -> Training:
+    def training(self, folder: Path, forward=None, batches=None, run_dir=None, **changes) -> Training:
         trained = [("kernel", self.kernel), ("bias", self.bias)]
         return Training(forward=forward or self.forward, trained=trained, state=[], batches=batches or self.batches,
                         steps_per_epoch=9, validation=self.dataset.batch(64),
                         settings=SETTINGS | changes, scale_loss=False, strategy=self.strategy,
-                        run_dir=str(folder / "run"), checkpoint_dir=str(folder / "checkpoints"))
+                        run_dir=run_dir or str(folder / "run"), checkpoint_dir=str(folder / "checkpoints"))
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +126,23 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence(tmp_path):
         line.training(tmp_path, forward=forward).fit()
 
 
+def test_a_validation_loss_that_is_no_number_stops_before_it_can_pass_for_the_best(tmp_path):
+    line = Line()
+
+    def forward(batch, training):
+        sums = line.forward(batch, training)
+        return sums if training else sums | {"loss": sums["loss"] * math.nan}
+
+    with pytest.raises(TextrailError, match="a finite validation loss; received nan within the steps up to 9"):
+        line.training(tmp_path, forward=forward, early_stopping_metric="loss").fit()
+
+
+def test_the_history_goes_where_a_uri_says(tmp_path):
+    history = Line().training(tmp_path, run_dir=f"file://{tmp_path}/run", epochs=1).fit()
+    assert json.loads((tmp_path / "run" / "history.json").read_text())["rounds"] == history.rounds
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     Line().training(tmp_path, epochs=1).fit()
     line = Line()
@@ -173,8 +190,3 @@ def test_means_divide_sums_by_the_weight():
     assert means([{"loss": 3.0, "weight": 2.0, "gradient_norm": 1.0}, {"loss": 1.0, "weight": 2.0,
                                                                      "gradient_norm": 3.0}]) == {
         "loss": 1.0, "gradient_norm": 2.0}
-
-
-@pytest.mark.parametrize("seconds, said", [(42.9, "42 s"), (185, "3 min 05 s"), (4800, "1 h 20 min"), (math.nan, "?")])
-def test_durations_as_people_say_them(seconds, said):
-    assert duration(seconds) == said

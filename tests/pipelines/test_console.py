@@ -82,12 +82,6 @@ def test_many_slices_are_for_the_metrics_command():
     assert [text.count("label pos") for text in texts] == [0, console.FEW_SLICES + 1]
 
 
-@pytest.mark.parametrize("seconds, text", [(0.04, "0.0 s"), (59.9, "59.9 s"), (59.96, "1 min 00 s"),
-                                           (3599, "59 min 59 s"), (3720, "1 h 02 min")])
-def test_durations_are_for_a_person(seconds, text):
-    assert console.duration(seconds) == text
-
-
 @pytest.mark.parametrize("variable", ["CI", "NO_COLOR", "TERM"])
 def test_a_terminal_may_ask_for_plain_text(monkeypatch, variable):
     for name in ("CI", "NO_COLOR"):
