@@ -9,21 +9,26 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 export UV_SYSTEM_CERTS := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-STAMP := .venv/.installed
+# uv makes .venv anew for another Python, so each Python that was asked for has a stamp of its own.
+STAMP := .venv/.installed$(subst /,-,$(UV_PYTHON:%=-%))
 
 .PHONY: setup demo test lint docs bench clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml uv.lock $(filter .uv/bin/uv,$(UV))
-	$(UV) sync --frozen --all-extras
+	$(UV) sync --frozen --extra tfds
+	@rm -f .venv/.installed*
 	@touch $@
 
 # Under pyenv, python3 may name a version that is not installed; the system's own does as well.
 .uv/bin/uv:
 	@for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11 python3.10; do \
-	  $$python -m venv .uv 2>/dev/null && .uv/bin/python -m pip install -q uv && exit 0; done; \
-	echo "make needs uv: none on the PATH, and no python3 here can make a virtual environment (on Debian: apt install python3-venv)" >&2; exit 1
+	  $$python -m venv .uv >/dev/null 2>&1 && break; done; \
+	if ! .uv/bin/python -m pip --version >/dev/null 2>&1; then \
+	  echo "make needs uv: none on the PATH, and no python3 here can make a virtual environment (on Debian: apt install python3-venv)" >&2; exit 1; fi; \
+	if ! .uv/bin/python -m pip install -q uv; then \
+	  echo "make needs uv: none on the PATH, and pip could not install it for the reason above (a proxy or an index of your own goes into pip's settings)" >&2; exit 1; fi
 
 demo: setup
 	.venv/bin/textrail run $(RUN)
@@ -42,7 +47,7 @@ docs: setup
 	.venv/bin/python -m pipelines.settings > docs/settings.md
 
 bench: setup
-	@for file in benchmarks/*.py; do echo "== $$file"; .venv/bin/python $$file || exit 1; done
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; .venv/bin/python $$file || exit 1; done
 
 clean:
 	rm -rf .venv .uv build *.egg-info

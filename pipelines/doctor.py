@@ -10,9 +10,11 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from modules.hardware import FAST_BFLOAT16, cpu_flags, cpu_model
 
 # sha256 of the official all-MiniLM-L6-v2 weights; `components/encoder_importer.py` refuses others too.
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -47,7 +49,8 @@ def examine(workspace: Path) -> list[Finding]:
     Args:
         workspace: folder that runs will write to; it need not exist.
     """
-    return [*_line(), *_packages(), _tensorflow(), _processor(), _graphics(), _encoder(), _disk(workspace)]
+    tensorflow, gpus = _tensorflow()
+    return [*_line(), *_packages(), tensorflow, _processor(), graphics(_cards(), gpus), _encoder(), _disk(workspace)]
 
 
 def _line() -> Iterator[Finding]:
@@ -114,35 +117,50 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _tensorflow() -> Finding:
-    """Imports TensorFlow and tensorflow_text in a process of their own: a wheel that does not fit may crash it."""
-    run = subprocess.run([sys.executable, "-c", "import tensorflow, tensorflow_text"], capture_output=True, text=True,
+def _tensorflow() -> tuple[Finding, int]:
+    """Imports TensorFlow and tensorflow_text in a process of their own: a wheel that does not fit may crash it.
+
+    Returns:
+        What came of it, and how many GPUs TensorFlow sees.
+    """
+    code = "import tensorflow as tf, tensorflow_text; print(len(tf.config.list_physical_devices('GPU')))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                          env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
     if run.returncode == 0:
-        return Finding("ok", "tensorflow and tensorflow_text can be imported together")
+        return Finding("ok", "tensorflow and tensorflow_text can be imported together"), int(run.stdout.split()[-1])
     last = next(iter(reversed(run.stderr.strip().splitlines())), "no message")
     return Finding("missing", f"tensorflow and tensorflow_text cannot be imported (status {run.returncode}): {last}",
-                   "install the versions that belong together: `make setup`")
+                   "install the versions that belong together: `make setup`"), 0
 
 
 def _processor() -> Finding:
     """Whether bfloat16 is fast here, which `training.precision: auto` goes by."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.exists() else ""
-    flags = set(next((line.split(":", 1)[1].split() for line in text.splitlines() if line.startswith("flags")), []))
-    model = next((line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")), "CPU")
-    fast = [name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags]
-    return Finding("ok", f"{os.cpu_count()} cores, {model}; " + (
+    fast = [unit for flag, unit in FAST_BFLOAT16.items() if flag in cpu_flags()]
+    return Finding("ok", f"{os.cpu_count()} cores, {cpu_model()}; " + (
         f"fast bfloat16 by {' and '.join(fast)}" if fast else "no fast bfloat16, training uses float32"))
 
 
-def _graphics() -> Finding:
+def _cards() -> list[str]:
+    """Names of the GPUs that NVIDIA's driver sees."""
     try:
         run = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
-        names = [line.split("(")[0].strip() for line in run.stdout.splitlines() if line.startswith("GPU")]
     except (OSError, subprocess.TimeoutExpired):
-        names = []
-    return Finding("ok", ", ".join(names) or "no GPU, training uses the CPU")
+        return []
+    return [line.split("(")[0].strip() for line in run.stdout.splitlines() if line.startswith("GPU")]
+
+
+def graphics(cards: Sequence[str], gpus: int) -> Finding:
+    """Whether the GPUs of this machine are of use.
+
+    Args:
+        cards: names of those that the driver sees.
+        gpus: how many TensorFlow sees.
+    """
+    if cards and not gpus:
+        return Finding("warning", f"{', '.join(cards)}: nvidia-smi sees it, TensorFlow does not; training uses the CPU",
+                       "install the CUDA libraries that TensorFlow asks for (tensorflow[and-cuda]): "
+                       "`uv sync --frozen --inexact --extra gpu`")
+    return Finding("ok", ", ".join(cards) or (f"{gpus} GPUs" if gpus else "no GPU, training uses the CPU"))
 
 
 def _encoder() -> Finding:

@@ -34,6 +34,15 @@ def test_a_glibc_too_old_for_line_b_names_line_a():
         "         → take line A, which runs from glibc 2.17: UV_PYTHON=3.10 make setup")
 
 
+def test_a_gpu_without_its_libraries_is_a_warning():
+    assert doctor.graphics([], 0) == ("ok", "no GPU, training uses the CPU", "")
+    assert doctor.graphics(["GPU 0: NVIDIA L4"], 1) == ("ok", "GPU 0: NVIDIA L4", "")
+    assert str(doctor.graphics(["GPU 0: NVIDIA L4"], 0)) == (
+        "warning  GPU 0: NVIDIA L4: nvidia-smi sees it, TensorFlow does not; training uses the CPU\n"
+        "         → install the CUDA libraries that TensorFlow asks for (tensorflow[and-cuda]): "
+        "`uv sync --frozen --inexact --extra gpu`")
+
+
 def test_a_missing_package_gives_its_fix_and_status_1(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(doctor, "SHOWN", ("no-such-package",))
     monkeypatch.setattr(doctor, "OPTIONAL", {"no-such-extra": "nice to have"})
