@@ -23,9 +23,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
+from benchmarks import IMDB, SHARED
 from components.beam_runner import run_beam_in_this_process
 
-IMDB = PROJECT.parent / "shared/data/imdb/train.csv.gz"
 ROWS = 25_000
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each; the median counts")
     rounds = parser.parse_args().rounds
     if not IMDB.is_file():
-        print(f"skipped: the reviews at {IMDB} are not beside this checkout")
+        print(f"skipped: no {IMDB.relative_to(SHARED)} in {SHARED}, the folder that TEXTRAIL_SHARED names")
         return
     with tempfile.TemporaryDirectory() as temp:
         plain = Path(temp, "plain")

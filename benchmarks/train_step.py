@@ -1,6 +1,6 @@
 """Examples/s in training: this project's BERT beside the same encoder of plain Keras 3 layers with Keras's dropout.
 
-    python benchmarks/train_step.py [--rounds 7] [--precision mixed_bfloat16]
+    python benchmarks/train_step.py [--rounds 7] [--precision bfloat16]
 
 Both have MiniLM-L6's sizes, the same head, loss, policy and AdamW, train on the same batches, and take turns in one
 process, so that whatever else the machine does meets both alike. Of each the median step counts.
@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from modules.bert import Bert, BertConfig
+from modules.hardware import cpu_flags
+from modules.optimization import choose_precision
 
 CONFIG = BertConfig(vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
                     intermediate_size=1536, max_position_embeddings=512, type_vocab_size=2, hidden_act="gelu",
@@ -85,9 +87,7 @@ def batch(rows: int, length: int) -> list[tf.Tensor]:
 
 def cpu_features() -> str:
     """Which fast low-precision instructions the machine has."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
+    if not (flags := cpu_flags()):
         return "unknown"
     return ", ".join(f for f in ("avx512f", "avx512_bf16", "amx_bf16") if f in flags) or "none of AVX512, AMX"
 
@@ -95,9 +95,11 @@ def cpu_features() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="timed steps of each encoder and shape")
-    parser.add_argument("--precision", default="mixed_bfloat16", help="Keras dtype policy")
+    parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16", "float16"],
+                        help="of both, as training.precision")
     options = parser.parse_args()
-    keras.config.set_dtype_policy(options.precision)
+    precision, reason = choose_precision(options.precision)
+    keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
     ours, plain = Bert(CONFIG, DROPOUT, seed=1, with_pooler=False), plain_keras(CONFIG, DROPOUT)
     keys = ("input_word_ids", "input_mask", "input_type_ids")
     steps = {
@@ -105,7 +107,7 @@ def main() -> None:
         "plain Keras": train_step(lambda *x: plain(list(x), training=True), plain),
     }
     print(f"{os.cpu_count()} cores, {cpu_features()}; TensorFlow {tf.__version__}, Keras {keras.__version__}, "
-          f"{options.precision}")
+          f"{precision}: {reason}")
     for shape in SHAPES:
         inputs = batch(*shape)
         seconds: dict[str, list[float]] = {name: [] for name in steps}

@@ -1,6 +1,6 @@
 """TextTransform beside TFX's usual text pattern: rows a second and bytes written, in one run on one machine.
 
-    python -m benchmarks.transform [--rows 25000] [--max-length 256] [--rounds 3] [--data FILE.csv.gz]
+    python benchmarks/transform.py [--rows 25000] [--max-length 256] [--rounds 3] [--data FILE.csv.gz]
 
 The usual pattern is what TFX's BERT examples do: `BertTokenizer` on the vocabulary file and three dense features of
 `max_length` integers (ids, mask, segments), through TFX's Transform executor with its statistics off. Both sides get
@@ -13,12 +13,17 @@ import csv
 import gzip
 import itertools
 import json
+import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import tensorflow as tf
 import tensorflow_text as tf_text
@@ -28,12 +33,12 @@ from tfx.components.transform import executor as tfx_transform
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import artifact_utils, standard_artifacts
 
+from benchmarks import IMDB
 from components import text_transform
 from components.artifacts import Encoder
 from components.beam_runner import run_beam_in_this_process
 from components.encoder_importer import import_encoder
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "imdb" / "train.csv.gz"
 SCHEMA = """
 feature { name: "review" type: BYTES presence { min_fraction: 1 min_count: 1 } shape { dim { size: 1 } } }
 feature { name: "sentiment" type: BYTES presence { min_fraction: 1 min_count: 1 } shape { dim { size: 1 } }
@@ -105,10 +110,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=25_000)
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=IMDB)
     options = parser.parse_args()
     if not options.data.is_file():
-        raise SystemExit(f"{options.data} is not there; give a CSV with the columns review and sentiment in --data")
+        print(f"skipped: no {options.data}; --data names a .csv.gz with the columns review and sentiment, "
+              "TEXTRAIL_SHARED the folder of the larger texts")
+        return
     run_beam_in_this_process()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

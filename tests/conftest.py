@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import SHARED
+
 WORDS = """the a an and of to in is was it this that i you he she we they not no very good bad great awful film movie
 book story food place service staff room phone love loved hate hated like liked enjoy enjoyed bored boring fun funny
 dull bright slow fast long short best worst nice poor rich warm cold hot again never always will would watch read eat
@@ -76,8 +78,7 @@ def tiny_encoder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real texts and golden numbers beside the checkout, or a skip that says what is missing."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
-    if not (folder / "data").is_dir():
-        pytest.skip("the folder ../shared with real texts and golden numbers is not beside this checkout")
-    return folder
+    """The folder of real texts and golden numbers, or a skip that says what is missing."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"no real texts and golden numbers in {SHARED}, the folder that TEXTRAIL_SHARED names")
+    return SHARED

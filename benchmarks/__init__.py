@@ -1,0 +1,10 @@
+"""Where the larger texts and golden numbers are, for the benchmarks and the tests; both do without where they are not.
+
+The environment variable `TEXTRAIL_SHARED` names their folder; without it, it is `shared/` beside the checkout.
+"""
+
+import os
+from pathlib import Path
+
+SHARED = Path(os.environ.get("TEXTRAIL_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+IMDB = SHARED / "data/imdb/train.csv.gz"   # 25,000 reviews, columns `review` and `sentiment`
