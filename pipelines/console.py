@@ -142,7 +142,9 @@ class LiveView(PlainView):
         self._spinner = Spinner("dots", style="yellow")
         self._starting = Spinner("dots", "starting", style="yellow")
         self._ended = False
-        self._live = Live(console=self.console, get_renderable=self._render, refresh_per_second=5)
+        # Not redirected to the screen: what TFX and TensorFlow write belongs to the log.
+        self._live = Live(console=self.console, get_renderable=self._render, refresh_per_second=5,
+                          redirect_stdout=False, redirect_stderr=False)
 
     def _open(self) -> None:
         self._live.start()

@@ -166,6 +166,25 @@ def frames(written):
     return [re.sub(r"\x1b\[[0-9;]*[A-Z]", "", frame) for frame in re.split(r"(?:\x1b\[2K\x1b\[1A)+\x1b\[2K", plain)]
 
 
+NOISE = """
+import sys
+from pathlib import Path
+from pipelines import console
+log = Path(sys.argv[1])
+with console.captured(log) as screen, console.open_view(screen, "reviews", log.parent, log):
+    print("a thousand lines of TFX")
+    print("more of them", file=sys.stderr)
+"""
+
+
+def test_on_a_terminal_too_what_others_print_goes_to_the_log_alone(tmp_path):
+    written, status = on_a_terminal([sys.executable, "-c", NOISE, str(tmp_path / "1.log")])
+    assert status == 0
+    assert "reviews" in written
+    assert "TFX" not in written and "more of them" not in written
+    assert sorted((tmp_path / "1.log").read_text().splitlines()) == ["a thousand lines of TFX", "more of them"]
+
+
 def test_a_terminal_shows_all_components_live():
     written, status = on_a_terminal([sys.executable, "-c", LIVE])
     assert status == 0
