@@ -18,9 +18,10 @@ from tfx.utils import io_utils, path_utils
 
 from components.artifacts import DataBlessing
 from components.verdict import VERDICT_FILE, refusal
-from components.versions import MANIFEST, read_manifest, served_version, versions
+from components.versions import read_manifest, served_version, versions
 from modules import progress
 from modules.errors import TextrailError
+from modules.manifest import MANIFEST
 
 # Hidden from model servers, which take all-digits folders for versions.
 HIDDEN = ".textrail-"

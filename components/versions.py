@@ -10,8 +10,7 @@ import os
 from typing import Any
 
 from modules.errors import TextrailError
-
-MANIFEST = "assets.extra/textrail.json"
+from modules.manifest import MANIFEST
 
 
 def _remote() -> Any:

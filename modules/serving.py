@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
-MANIFEST = "assets.extra/textrail.json"
+from modules.manifest import MANIFEST
 
 
 class RawFeatures(tf.Module):

@@ -1,6 +1,7 @@
 """The classifier: what trains, what it sums up, and what its SavedModel answers in a process of its own."""
 
 import csv
+import dataclasses
 import gzip
 import itertools
 import json
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +107,42 @@ def test_training_learns_and_writes_its_history(trained):
     assert rounds[-1]["validation"]["accuracy"] > 0.9
     assert rounds[-1]["train"]["loss"] < rounds[0]["train"]["loss"]
     assert read_classes(args.transform_graph) == ["bad", "good"]
+
+
+TWO_DEVICES = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_visible_devices([cpu])
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from modules.classifier import run_fn
+from modules.training import TrainArgs
+given, losses = json.load(sys.stdin), []
+for strategy in ("one_device", "mirrored"):
+    folder = os.path.join(os.getcwd(), strategy)
+    os.makedirs(folder + "/run")
+    given["settings"]["training"]["strategy"] = strategy
+    run_fn(TrainArgs(**given | {"serving_dir": folder + "/model", "run_dir": folder + "/run",
+                                "checkpoint_dir": folder + "/checkpoints"}))
+    with open(folder + "/run/history.json") as file:
+        losses.append([one["train"]["loss"] for one in json.load(file)["rounds"]])
+np.testing.assert_allclose(losses[0], losses[1], atol=1e-3)
+assert os.path.exists("mirrored/model/saved_model.pb")
+"""
+
+
+def test_two_devices_train_bert_as_one_does(trained, tmp_path):
+    # Logical devices must be set before TensorFlow starts, hence in a process of its own; without dropout, whose
+    # draws depend on how a batch is shared out, both must see the same losses.
+    given = dataclasses.asdict(trained[0])
+    given["settings"] = json.loads(json.dumps(given["settings"]))
+    given["settings"]["model"]["dropout"] = 0.0
+    given["settings"]["training"]["epochs"] = 2
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES, str(Path(__file__).parents[2])], cwd=tmp_path,
+                          input=json.dumps(given), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 ASK = """

@@ -2,7 +2,8 @@ import json
 
 import tensorflow as tf
 
-from modules.serving import MANIFEST, export
+from modules.manifest import MANIFEST
+from modules.serving import export
 
 
 class Doubler(tf.Module):
