@@ -13,7 +13,7 @@ from modules import progress
 from modules.batching import Buckets, bucketed, count_by_bucket, read_examples
 from modules.bert import Bert, Pooling, pool
 from modules.errors import UNKNOWN_LABEL
-from modules.optimization import choose_precision
+from modules.optimization import choose_precision, policy_of
 from modules.serving import RawFeatures, export
 from modules.tokenization import Tokenizer, Vocabulary
 from modules.training import TrainArgs, Training, choose_strategy
@@ -137,7 +137,7 @@ def run_fn(args: TrainArgs) -> None:
     classes = read_classes(args.transform_graph)
     strategy = choose_strategy(training["strategy"])
     with strategy.scope():
-        model = build_classifier(args, len(classes), "float32" if precision == "float32" else f"mixed_{precision}")
+        model = build_classifier(args.encoder, settings, len(classes), policy_of(precision))
     batches = LengthBatches(args, model.vocabulary.pad_id, strategy.num_replicas_in_sync)
     progress.report(batches.told(), lasting=True)
     trained = [(variable.path, variable.value) for variable in model.trainable_variables]
@@ -146,24 +146,41 @@ def run_fn(args: TrainArgs) -> None:
              validation=batches.validation, settings=training, scale_loss=precision == "float16", strategy=strategy,
              run_dir=args.run_dir, checkpoint_dir=args.checkpoint_dir).fit()
     # What is served computes in float32 wherever it runs: a server's CPU may be slow at anything else.
-    served = build_classifier(args, len(classes), "float32")
+    served = build_classifier(args.encoder, settings, len(classes), "float32")
     served.set_weights(model.get_weights())
     export_classifier(served, classes, args)
 
 
-def build_classifier(args: TrainArgs, num_classes: int, dtype: str) -> Classifier:
-    """The encoder with a new head, in a Keras dtype policy such as `mixed_bfloat16`."""
-    settings = args.settings["model"]
+def build_classifier(encoder: str, settings: dict[str, Any], num_classes: int, dtype: str) -> Classifier:
+    """The encoder with a new head.
+
+    Args:
+        encoder: its folder.
+        settings: the settings of the run; of its keys `seed` and `model`.
+        num_classes: classes.
+        dtype: a Keras dtype policy such as `mixed_bfloat16`.
+    """
+    model, seed = settings["model"], settings["seed"]
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
-        bert = load_encoder(args.encoder, settings["dropout"], args.settings["seed"],
-                            new_pooler=settings["pooling"] == "cls")
-        bert.fine_tune(settings["fine_tune_layers"], settings["pooling"])
-        return Classifier(bert, num_classes, settings["pooling"], settings["dropout"], Vocabulary.read(args.encoder),
-                          args.settings["seed"])
+        bert = load_encoder(encoder, model["dropout"], seed, new_pooler=model["pooling"] == "cls")
+        bert.fine_tune(model["fine_tune_layers"], model["pooling"])
+        return Classifier(bert, num_classes, model["pooling"], model["dropout"], Vocabulary.read(encoder), seed)
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def length_buckets(settings: dict[str, Any], replicas: int) -> Buckets:
+    """How a run groups its examples by length.
+
+    Args:
+        settings: of the run; of its keys `model` and `training`.
+        replicas: devices that share a batch.
+    """
+    training = settings["training"]
+    return Buckets.of(settings["model"]["max_length"], training["bucket_step"], training["batch_tokens"],
+                      training["max_batch"], multiple_of=replicas)
 
 
 class LengthBatches:
@@ -178,10 +195,8 @@ class LengthBatches:
     FEATURES: ClassVar = {"token_ids$ragged_values": tf.int64, "label_id": tf.int64}
 
     def __init__(self, args: TrainArgs, pad_id: int, replicas: int):
-        settings = args.settings["training"]
-        self.settings, self.seed, self.pad_id = settings, args.settings["seed"], pad_id
-        self.buckets = Buckets.of(args.settings["model"]["max_length"], settings["bucket_step"],
-                                  settings["batch_tokens"], settings["max_batch"], multiple_of=replicas)
+        self.settings, self.seed, self.pad_id = args.settings["training"], args.settings["seed"], pad_id
+        self.buckets = length_buckets(args.settings, replicas)
         self.examples = read_examples(args.train_files, self.FEATURES)
         self.counts, self.tokens = count_by_bucket(self.examples, self.buckets, "token_ids")
         self.steps_per_epoch = self.buckets.batches(self.counts)

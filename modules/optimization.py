@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -16,14 +17,14 @@ def learning_rate(step: tf.Tensor, peak: float, total_steps: int, warmup_steps: 
     """Linear warmup to `peak`, then decay to 0 at `total_steps` (BERT paper, appendix A.2).
 
     Args:
-        step: [] number of the step about to be taken, from 0.
+        step: [...] number of the step about to be taken, from 0.
         peak: largest rate, reached at the last step of the warmup.
         total_steps: steps of the whole training.
         warmup_steps: steps of the warmup; 0 begins at the peak.
         schedule: what follows the warmup: `linear`, `cosine` or `constant`.
 
     Returns:
-        [] float32 rate. Step 0 already learns: it takes 1/warmup_steps of the peak.
+        [...] float32 rate. Step 0 already learns: it takes 1/warmup_steps of the peak.
     """
     step = tf.cast(step, tf.float32)
     warm = (step + 1) / max(warmup_steps, 1)
@@ -34,6 +35,31 @@ def learning_rate(step: tf.Tensor, peak: float, total_steps: int, warmup_steps: 
         "constant": lambda: tf.ones_like(past),
     }[schedule]()
     return peak * tf.where(step < warmup_steps, warm, decay)
+
+
+class Schedule(NamedTuple):
+    """The learning rate of a whole training.
+
+    Attributes:
+        peak: largest rate.
+        total_steps: steps of the whole training.
+        warmup_steps: steps of the warmup.
+        kind: `linear`, `cosine` or `constant`.
+    """
+
+    peak: float
+    total_steps: int
+    warmup_steps: int
+    kind: str
+
+    @classmethod
+    def of(cls, settings: dict[str, Any], total_steps: int) -> Schedule:
+        """That of the `training` section of the settings."""
+        return cls(settings["learning_rate"], total_steps, int(settings["warmup"] * total_steps), settings["schedule"])
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """See `learning_rate`."""
+        return learning_rate(step, self.peak, self.total_steps, self.warmup_steps, self.kind)
 
 
 def decays(name: str) -> bool:
@@ -149,3 +175,8 @@ def choose_precision(wanted: str) -> tuple[str, str]:
     if fast:
         return "bfloat16", f"the CPU has {' and '.join(fast)}"
     return "float32", f"the CPU has neither {' nor '.join(FAST_BFLOAT16)}"
+
+
+def policy_of(precision: str) -> str:
+    """Keras's dtype policy for a precision: variables stay in float32."""
+    return precision if precision == "float32" else f"mixed_{precision}"

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from modules import progress
 from modules.errors import TextrailError
-from modules.optimization import AdamW, learning_rate
+from modules.optimization import AdamW, Schedule
 
 Batch = dict[str, tf.Tensor]
 Sums = dict[str, tf.Tensor]
@@ -123,6 +123,7 @@ class Training:
         self.batches, self.steps_per_epoch = batches, steps_per_epoch
         self.validation = strategy.experimental_distribute_dataset(validation)
         self.total_steps = steps_per_epoch * settings["epochs"]
+        self.schedule = Schedule.of(settings, self.total_steps)
         self.history = History()
         self.run_dir = run_dir
         self.writer = tf.summary.create_file_writer(run_dir)
@@ -176,7 +177,7 @@ class Training:
             loss = sums["loss"] / self._over_replicas(sums["weight"]) * self.optimizer.loss_scale
         gradients = [None if g is None else self._over_replicas(tf.convert_to_tensor(g))
                      for g in tape.gradient(loss, self.trained)]
-        norm = self.optimizer.apply(gradients, self._rate(self.step))
+        norm = self.optimizer.apply(gradients, self.schedule(self.step))
         self.step.assign_add(1)
         return {**sums, "gradient_norm": norm / self.strategy.num_replicas_in_sync}
 
@@ -188,10 +189,6 @@ class Training:
     def _summed(self, sums: Sums) -> Sums:
         return {name: self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
                 for name, value in sums.items()}
-
-    def _rate(self, step: tf.Tensor) -> tf.Tensor:
-        return learning_rate(step, self.settings["learning_rate"], self.total_steps,
-                             int(self.settings["warmup"] * self.total_steps), self.settings["schedule"])
 
     def _epoch(self, epoch: int) -> None:
         done = self.history.step - epoch * self.steps_per_epoch
@@ -219,7 +216,7 @@ class Training:
     def _tick(self, epoch: int, meter: Meter) -> None:
         recent = meter.tick()
         self._stop_if_not_finite("training", recent["loss"])
-        rate = float(self._rate(self.step))
+        rate = float(self.schedule(self.step))
         with self.writer.as_default(step=self.history.step):
             for name, value in {**recent, "learning_rate": rate, "examples_per_second": meter.rate()}.items():
                 tf.summary.scalar(f"train/{name}", value)
@@ -239,7 +236,7 @@ class Training:
         self._stop_if_not_finite("validation", validation["loss"])
         history, metric = self.history, self.settings["early_stopping_metric"]
         history.rounds.append({
-            "step": history.step, "epoch": epoch + 1, "learning_rate": float(self._rate(self.step - 1)),
+            "step": history.step, "epoch": epoch + 1, "learning_rate": float(self.schedule(self.step - 1)),
             "seconds": round(seconds, 3), "examples_per_second": round(rate, 2), "train": train,
             "validation": validation})
         value = -validation["loss"] if metric == "loss" else validation[metric]

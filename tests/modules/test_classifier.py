@@ -52,7 +52,7 @@ BATCH = batch([[2, 26, 30, 3], [2, 27, 3], [2, 28, 31, 33, 3]], [1, 0, 1])
     ("mean", 0, {"head"}), ("cls", "all", {"embeddings", "block_0", "block_1", "pooler", "head"})])
 def test_a_step_moves_exactly_what_is_to_train(tiny_encoder, tmp_path, pooling, fine_tuned, moving):
     args = arguments(tmp_path, tiny_encoder, model={"pooling": pooling, "fine_tune_layers": fine_tuned})
-    model = build_classifier(args, 2, "float32")
+    model = build_classifier(args.encoder, args.settings, 2, "float32")
     bert = model.bert
     layers = {"embeddings": bert.embeddings, "pooler": bert.pooler, "head": model.head} | {
         f"block_{i}": block for i, block in enumerate(bert.blocks)}
@@ -71,7 +71,8 @@ def test_a_step_moves_exactly_what_is_to_train(tiny_encoder, tmp_path, pooling, 
 
 
 def test_sums_are_those_of_the_rows_alone_and_ignore_padding(tiny_encoder, tmp_path):
-    model = build_classifier(arguments(tmp_path, tiny_encoder), 2, "float32")
+    args = arguments(tmp_path, tiny_encoder)
+    model = build_classifier(args.encoder, args.settings, 2, "float32")
     together = {name: float(value) for name, value in sums(model, BATCH, False).items()}
     alone = [sums(model, batch([[i for i in row if i]], [label]), False)
              for row, label in zip(BATCH["token_ids"].numpy().tolist(), [1, 0, 1], strict=True)]
@@ -214,7 +215,7 @@ def test_ids_at_serving_are_those_of_transform_on_real_texts(tiny_encoder, share
     graph, written = transform(tmp_path, encoder, {"train": rows, "validation": rows[:1]},
                                COLUMN.format("text", "") + COLUMN.format("stars", LABEL), max_length=64)
     args = arguments(tmp_path, encoder, graph, model={"max_length": 64})
-    export_classifier(build_classifier(args, 2, "float32"), ["bad", "good"], args)
+    export_classifier(build_classifier(args.encoder, args.settings, 2, "float32"), ["bad", "good"], args)
     features = ask(args.serving_dir, rows, tmp_path)["features"]
     served = Counter((tuple(ids[:count]), label) for ids, count, label in
                      zip(features["token_ids"], features["token_count"], features["label_id"], strict=True))

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from modules import optimization
 from modules.errors import TextrailError
-from modules.optimization import AdamW, choose_precision, decays, learning_rate
+from modules.optimization import AdamW, Schedule, choose_precision, decays, learning_rate
 
 
 def rates(schedule: str, steps: int = 11, warmup: int = 4) -> list[float]:
@@ -27,6 +27,12 @@ def test_cosine_schedule_is_half_way_down_in_the_middle():
 
 def test_constant_schedule_and_no_warmup():
     assert rates("constant", warmup=0) == [2.0] * 11
+
+
+def test_the_schedule_of_a_run_is_that_of_its_settings():
+    schedule = Schedule.of({"learning_rate": 2.0, "warmup": 0.45, "schedule": "linear", "epochs": 2}, 10)
+    assert schedule == (2.0, 10, 4, "linear")
+    assert schedule(tf.range(11)).numpy().tolist() == rates("linear")
 
 
 @pytest.mark.parametrize("name, expected", [
