@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 SPLITS = ("train", "validation", "test")
@@ -21,6 +21,7 @@ class BadRow(NamedTuple):
         last_line: where it ends, the same as `line` for most.
         reason: what is wrong with it.
         row: its beginning.
+        offset: in a file of records, the byte where the record begins, once the file is uncompressed.
     """
 
     file: str
@@ -28,10 +29,13 @@ class BadRow(NamedTuple):
     last_line: int
     reason: str
     row: str
+    offset: int | None = None
 
     def __str__(self) -> str:
-        lines = f"line {self.line}" if self.last_line == self.line else f"lines {self.line} to {self.last_line}"
-        return f"{self.file}, {lines}: {self.reason}: {self.row!r}"
+        where = f"line {self.line}" if self.last_line == self.line else f"lines {self.line} to {self.last_line}"
+        if self.offset is not None:
+            where = f"record {self.line} at byte {self.offset}"
+        return f"{self.file}, {where}: {self.reason}: {self.row!r}"
 
 
 class Piece(NamedTuple):
@@ -71,12 +75,14 @@ def empty_text(name: str) -> str:
     return f"empty text in '{name}'"
 
 
-def checked_row(values: Sequence[str], names: Sequence[str]) -> Row:
+def checked_row(values: Sequence[str], names: Sequence[str], label_names: Mapping[str, str] | None = None) -> Row:
     """Encodes a row's values as UTF-8.
 
     Args:
         values: decoded with `errors="surrogateescape"`, text first and label last, as `wanted` orders them.
         names: their columns.
+        label_names: `data.label_names` of the settings, the class that each label stands for; empty or none where
+            labels are classes' names.
 
     Returns:
         The values as UTF-8.
@@ -89,6 +95,8 @@ def checked_row(values: Sequence[str], names: Sequence[str]) -> Row:
         (b'fine', b'pos')
         >>> checked_row(["fine", " "], ["review", "sentiment"])
         ValueError: no label in 'sentiment'
+        >>> checked_row(["fine", "1"], ["review", "sentiment"], {"0": "neg", "1": "pos"})
+        (b'fine', b'pos')
     """
     row = []
     for value, name in zip(values, names, strict=True):
@@ -98,4 +106,8 @@ def checked_row(values: Sequence[str], names: Sequence[str]) -> Row:
             row.append(value.encode())
         except UnicodeEncodeError:
             raise ValueError(f"NUL byte in '{name}'" if NUL in value else f"invalid UTF-8 in '{name}'") from None
+    if label_names:
+        if values[-1] not in label_names:
+            raise ValueError(f"{values[-1]!r} in '{names[-1]}', which data.label_names does not name")
+        row[-1] = label_names[values[-1]].encode()
     return tuple(row)

@@ -6,19 +6,18 @@ import csv
 import gzip
 import hashlib
 import io
-import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from components import files
-from components.rows import NUL, SPLITS, BadRow, Piece, Row, checked_row, wanted
+from components.rows import NUL, BadRow, Piece, Row, checked_row, wanted
+from components.split_files import GZIP_FACTOR, find_split_files
 from modules.errors import TextrailError
 
 MAX_FIELD = 16 << 20   # Characters. A field beyond this is a quote nobody closed, and must not fill the memory.
 PREVIEW_BYTES = 80     # How much of a bad row is shown.
-GZIP_FACTOR = 4        # Text is about this much larger than its gzip.
 
 STRAY_RETURN = "a carriage return outside quotes"
 
@@ -32,14 +31,14 @@ class CsvSource:
     not rows. Every other line is part of a row that is either returned or reported.
 
     Args:
-        data: `settings.Data` as a dict; of its keys `path`, `text`, `text_pair`, `label`, `delimiter`, `quoting`.
+        data: `settings.Data` as a dict; of its keys `path`, `text`, `text_pair`, `label`, `label_names`,
+            `delimiter`, `quoting`.
     """
 
     def __init__(self, data: dict):
-        path = data["path"]
-        self._patterns: dict[str | None, str] = (
-            {split: path[split] for split in SPLITS if split in path} if isinstance(path, dict) else {None: path})
+        self._path = data["path"]
         self._names = wanted(data)
+        self._label_names = data.get("label_names")
         self._delimiter = data.get("delimiter", "auto")
         self._quoting = data.get("quoting", "standard")
 
@@ -50,7 +49,7 @@ class CsvSource:
             TextrailError: no file matches, or one belongs to two splits.
         """
         digest = hashlib.sha256()
-        for split, file in self._files():
+        for split, file in find_split_files(self._path):
             digest.update(f"{split} {file.path} {files.content_hash(file)}\n".encode())
         return digest.hexdigest()
 
@@ -61,7 +60,7 @@ class CsvSource:
             TextrailError: no file matches, or one belongs to two splits.
         """
         return [Piece(split, file.size * (GZIP_FACTOR if file.path.endswith(".gz") else 1), (file.path,))
-                for split, file in self._files()]
+                for split, file in find_split_files(self._path)]
 
     def read(self, piece: Piece) -> Iterator[Row | BadRow]:
         """Every row of a file, usable or not.
@@ -81,20 +80,9 @@ class CsvSource:
                     yield BadRow(path, line, lines.number, reason, lines.preview())
                 else:
                     try:
-                        yield checked_row([fields[column] for column in columns], self._names)
+                        yield checked_row([fields[column] for column in columns], self._names, self._label_names)
                     except ValueError as reason:
                         yield BadRow(path, line, lines.number, str(reason), lines.preview())
-
-    def _files(self) -> list[tuple[str | None, files.File]]:
-        found = []
-        for split, pattern in self._patterns.items():
-            matches = files.find(pattern)
-            if not matches:
-                key = f"data.path.{split}" if split else "data.path"
-                raise TextrailError(f"a file at {pattern}", files.describe_missing(pattern), f"Correct {key}.")
-            found += [(split, file) for file in matches]
-        _check_disjoint(found)
-        return found
 
     def _columns(self, rows: Iterator[Parsed], path: str) -> tuple[list[int], int]:
         """Reads the header. Returns the positions of the wanted columns and how many columns there are."""
@@ -109,19 +97,6 @@ class CsvSource:
                     f"one column '{name}' in {path}", f"the columns {found}{what and f' ({what})'}",
                     "Correct data.text, data.text_pair or data.label; one column only may point to data.delimiter.")
         return [header.index(name) for name in self._names], len(header)
-
-
-def _check_disjoint(found: Iterable[tuple[str | None, files.File]]) -> None:
-    """Refuses a file, links followed, that belongs to two splits."""
-    owners: dict[str, tuple[str | None, str]] = {}
-    for split, file in found:
-        resolved = file.path if files.is_uri(file.path) else os.path.realpath(file.path)
-        owner, path = owners.setdefault(resolved, (split, file.path))
-        if owner != split:
-            raise TextrailError("splits without common files in data.path",
-                                f"one file as {owner}: {path} and {split}: {file.path}",
-                                "A row in two splits makes the metrics look better than they are; give each split "
-                                "its own files, or data.path one file for textrail to split.")
 
 
 def separator(delimiter: str, path: str) -> str:

@@ -33,7 +33,7 @@ class TfdsSource:
 
     Args:
         data: `settings.Data` as a dict; of its keys `name`, `data_dir`, `download`, `splits`, `text`, `text_pair`,
-            `label`.
+            `label`, `label_names`.
     """
 
     def __init__(self, data: dict):
@@ -44,6 +44,7 @@ class TfdsSource:
         self._download = data.get("download", False)
         self._splits = data.get("splits") or {}
         self._names = wanted(data)
+        self._label_names = data.get("label_names")
 
     def fingerprint(self) -> str:
         """Hex digest of the data set's description and of its shards' names, sizes and times.
@@ -95,7 +96,7 @@ class TfdsSource:
             for record, *values in zip(batch["tfds_id"], *columns, strict=True):
                 values = [text(value) for text, value in zip(texts, values, strict=True)]
                 try:
-                    yield checked_row(values, self._names)
+                    yield checked_row(values, self._names, self._label_names)
                 except ValueError as reason:
                     # TFDS's id of a record is its file's name, two underscores, its number in the file.
                     file, _, number = record.decode().rpartition("__")

@@ -72,6 +72,10 @@ class Data(Section):
     text: str = Field("text", description="Column or feature with the text.")
     text_pair: str | None = Field(None, description="Column with the second text of a pair; none for single texts.")
     label: str = Field("label", description="Column or feature with the class name.")
+    label_names: dict[str, str] = Field(
+        default_factory=dict, description="Label in the data → class name, where labels are numbers or codes: "
+        "`{0: negative, 1: positive}`. A label without a name is a row that cannot be used; empty takes labels as "
+        "they are.")
     delimiter: Literal["auto", ",", ";", "tab"] = Field(
         "auto", description="`csv`: what separates columns; `auto` takes tab for `.tsv` and comma otherwise.")
     quoting: Literal["standard", "none"] = Field(

@@ -131,7 +131,7 @@ def test_skipped_rows_are_counted_and_listed(bad_file, tmp_path):
     listed = [json.loads(line) for line in (tmp_path / "out" / "skipped_rows.jsonl").read_text().splitlines()]
     assert [row["line"] for row in listed] == list(range(52, 65))
     assert listed[-1] == {"split": None, "file": str(bad_file), "line": 64, "last_line": 64,
-                          "reason": "invalid UTF-8 in 'text'", "row": "caf\\xe9,pos"}
+                          "reason": "invalid UTF-8 in 'text'", "row": "caf\\xe9,pos", "offset": None}
     assert splits_writer.read_skipped(examples.uri) == {
         None: {"no label in 'label'": 12, "invalid UTF-8 in 'text'": 1}}
     assert sum(len(rows_of(examples, split)) for split in ("train", "validation", "test")) == 50

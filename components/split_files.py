@@ -1,0 +1,46 @@
+"""The files that `data.path` names, each with the split that its rows belong to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from components import files
+from components.rows import SPLITS
+from modules.errors import TextrailError
+
+GZIP_FACTOR = 4   # Text is about this much larger than its gzip.
+
+SplitFile = tuple["str | None", files.File]   # The split is None where a hash of each row decides.
+
+
+def find_split_files(path: str | dict[str, str]) -> list[SplitFile]:
+    """The files of `data.path`: one pattern, or one for each split.
+
+    Raises:
+        TextrailError: no file matches, or one belongs to two splits.
+    """
+    patterns: dict[str | None, str] = (
+        {split: path[split] for split in SPLITS if split in path} if isinstance(path, dict) else {None: path})
+    found = []
+    for split, pattern in patterns.items():
+        matches = files.find(pattern)
+        if not matches:
+            key = f"data.path.{split}" if split else "data.path"
+            raise TextrailError(f"a file at {pattern}", files.describe_missing(pattern), f"Correct {key}.")
+        found += [(split, file) for file in matches]
+    _check_disjoint(found)
+    return found
+
+
+def _check_disjoint(found: Iterable[SplitFile]) -> None:
+    """Refuses a file, links followed, that belongs to two splits."""
+    owners: dict[str, tuple[str | None, str]] = {}
+    for split, file in found:
+        resolved = file.path if files.is_uri(file.path) else os.path.realpath(file.path)
+        owner, path = owners.setdefault(resolved, (split, file.path))
+        if owner != split:
+            raise TextrailError("splits without common files in data.path",
+                                f"one file as {owner}: {path} and {split}: {file.path}",
+                                "A row in two splits makes the metrics look better than they are; give each split "
+                                "its own files, or data.path one file for textrail to split.")
