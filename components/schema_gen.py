@@ -1,6 +1,7 @@
 """SchemaGen: what every row must look like, inferred from the training split or given and checked."""
 
 import json
+from collections.abc import Sequence
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
@@ -85,15 +86,24 @@ def infer_schema(statistics: statistics_pb2.DatasetFeatureStatisticsList, texts:
     if unique > len(counts):
         raise TextrailError(f"a label {label!r} with some hundred classes at most", f"{unique} different values",
                             "Name the column with the class names in data.label.")
-    if len(counts) < 2:
-        raise TextrailError(f"a label {label!r} with at least two classes in the training split",
-                            f"{len(counts)} ({', '.join(counts)})",
-                            "Check data.label and the rows of the training split.")
-    for name in counts:
-        if len(name.splitlines()) != 1:
-            raise TextrailError(f"class names of one line in {label!r}", repr(name), "Rename the class in the data.")
+    check_classes(list(counts), label)
     tfdv.set_domain(schema, label, schema_pb2.StringDomain(name=label, value=sorted(counts)))
     return schema
+
+
+def check_classes(names: Sequence[str], label: str) -> None:
+    """Refuses what cannot be the classes of a label that no curated schema describes.
+
+    Raises:
+        TextrailError: there are fewer than two, or one has several lines.
+    """
+    if len(names) < 2:
+        raise TextrailError(f"a label {label!r} with at least two classes in the training split",
+                            f"{len(names)} ({', '.join(names)})",
+                            "Check data.label and the rows of the training split.")
+    for name in names:
+        if len(name.splitlines()) != 1:
+            raise TextrailError(f"class names of one line in {label!r}", repr(name), "Rename the class in the data.")
 
 
 def read_curated(path: str, texts: list[str], label: str) -> schema_pb2.Schema:

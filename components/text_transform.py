@@ -76,14 +76,14 @@ class Executor(tfx_transform.Executor):
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_folder))
         classes = class_names(schema, label)
         encoder = artifact_utils.get_single_uri(input_dict["encoder"])
-        _check_positions(encoder, settings["max_length"])
+        check_positions(encoder, settings["max_length"])
         graph = artifact_utils.get_single_uri(output_dict["transform_graph"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         transformed = artifact_utils.get_single_instance(output_dict["transformed_examples"])
         temp = os.path.join(transformed.uri, "temp")  # Where every worker reaches it.
         tf.io.gfile.makedirs(temp)
         try:
-            config = settings | {"classes": _write_classes(classes, temp), "encoder": encoder}
+            config = settings | {"classes": write_classes(classes, temp), "encoder": encoder}
             try:
                 _trace(exec_properties["preprocessing_fn"], config, schema, graph)
             except RuntimeError as error:
@@ -103,14 +103,19 @@ class Executor(tfx_transform.Executor):
             if UNKNOWN_LABEL not in str(error):
                 raise
             unknown = str(error).split(UNKNOWN_LABEL, 1)[1].splitlines()[0]
-            raise TextrailError(f"a {label!r} among {', '.join(classes)}", repr(unknown),
-                                "Correct the rows, or list the class in a curated schema (data.schema_file)."
-                                ) from error
+            raise unknown_label(label, classes, unknown) from error
         finally:
             tf.io.gfile.rmtree(temp)
 
 
-def _write_classes(classes: Sequence[str], folder: str) -> str:
+def unknown_label(label: str, classes: Sequence[str], value: str) -> TextrailError:
+    """What to say of a value in the column `label` that is none of the classes."""
+    return TextrailError(f"a {label!r} among {', '.join(classes)}", repr(value),
+                         "Correct the rows, or list the class in a curated schema (data.schema_file).")
+
+
+def write_classes(classes: Sequence[str], folder: str) -> str:
+    """Writes the file that `preprocessing_fn` takes its classes from, and returns its path."""
     path = os.path.join(folder, "classes.txt")
     with tf.io.gfile.GFile(path, "w") as file:
         file.write("".join(f"{name}\n" for name in classes))
@@ -179,8 +184,12 @@ class _TransformFile(beam.DoFn):
         return [target]
 
 
-def _check_positions(encoder: str, max_length: int) -> None:
-    """Before anything is encoded: training would find out only after it."""
+def check_positions(encoder: str, max_length: int) -> None:
+    """Before anything is encoded: training would find out only after it.
+
+    Raises:
+        TextrailError: the encoder has fewer positions than a text may have tokens.
+    """
     with tf.io.gfile.GFile(os.path.join(encoder, "config.json")) as file:
         positions = json.load(file)["max_position_embeddings"]
     if max_length > positions:

@@ -26,7 +26,8 @@ from tfx.orchestration import metadata, pipeline
 
 from components.anomaly_gate import AnomalyGate
 from components.code_fingerprint import code_fingerprint, executor_fingerprint
-from components.encoder_importer import EncoderImporter, encoder_fingerprint
+from components.encoder_importer import EncoderImporter
+from components.encoder_sources import encoder_fingerprint
 from components.evaluator import Evaluator
 from components.example_gen import ExampleGen
 from components.model_check import ModelCheck
@@ -61,7 +62,7 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
     Raises:
         TextrailError: data, encoder or schema are not where the settings say.
     """
-    data, columns = settings.data, {key: getattr(settings.data, key) for key in ("text", "text_pair", "label")}
+    data, columns = settings.data, column_names(settings)
     texts = [column for column in (data.text, data.text_pair) if column]
     destination, lower_case = settings.push.destination or str(paths.pushed), settings.encoder.lower_case
     source = data.model_dump(exclude={"schema_file"})
@@ -84,15 +85,11 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
                               fingerprint=fingerprints["encoder"])
     transform = TextTransform(examples=examples.outputs["examples"], schema=schema.outputs["schema"],
                               encoder=encoder.outputs["encoder"], gate=gate.outputs["blessing"],
-                              settings={"data": columns, "max_length": settings.model.max_length,
-                                        "truncate": settings.model.truncate},
-                              preprocessing_fn=PREPROCESSING_FN)
+                              settings=transform_settings(settings), preprocessing_fn=PREPROCESSING_FN)
     trainer = Trainer(examples=transform.outputs["transformed_examples"],
                       transform_graph=transform.outputs["transform_graph"], encoder=encoder.outputs["encoder"],
-                      gate=gate.outputs["blessing"], settings={
-                          "seed": settings.seed, "data": columns, "model": settings.model.model_dump(),
-                          "training": settings.training.model_dump()},
-                      run_fn=RUN_FN, checkpoints=str(paths.checkpoints))
+                      gate=gate.outputs["blessing"], settings=trainer_settings(settings), run_fn=RUN_FN,
+                      checkpoints=str(paths.checkpoints))
     now = Served.find(destination, recipe, {key: columns[key] for key in ("text", "text_pair")}, paths,
                       trainer.exec_properties, forced)
     served = ServedModel(destination=destination, version=now.baseline)
@@ -109,6 +106,23 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(paths.metadata)),
         components=[examples, statistics, schema, anomalies, gate, encoder, transform, trainer, served, evaluator,
                     check, pusher])
+
+
+def column_names(settings: Settings) -> dict[str, str | None]:
+    """The columns' names by what they hold: `text`, `text_pair` and `label`."""
+    return {key: getattr(settings.data, key) for key in ("text", "text_pair", "label")}
+
+
+def transform_settings(settings: Settings) -> dict[str, Any]:
+    """What the preprocessing function is told of the settings."""
+    return {"data": column_names(settings), "max_length": settings.model.max_length,
+            "truncate": settings.model.truncate}
+
+
+def trainer_settings(settings: Settings) -> dict[str, Any]:
+    """What the run function is told of the settings."""
+    return {"seed": settings.seed, "data": column_names(settings), "model": settings.model.model_dump(),
+            "training": settings.training.model_dump()}
 
 
 def _recipe(settings: Settings, fingerprints: dict[str, str]) -> str:
