@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +70,22 @@ class BertConfig:
         except (tf.errors.OpError, ValueError) as error:
             raise TextrailError(f"a JSON file at {path}", str(error), "Give a folder in HuggingFace's BERT layout.") \
                 from error
+        return cls.from_values(values, path)
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any], path: str | Path) -> BertConfig:
+        """Picks the keys of a config.json that count.
+
+        Args:
+            values: of the file.
+            path: the file, for errors.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            TextrailError: a key is missing or wrong, or it describes another model.
+        """
         # What would change the arithmetic below without changing the shape of any weight.
         for key, known in {"model_type": "bert", "position_embedding_type": "absolute", "is_decoder": False}.items():
             if values.get(key, known) != known:
@@ -80,10 +97,14 @@ class BertConfig:
                                 "Take the config.json that belongs to the weights.")
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
 
-    def to_file(self, path: str | Path) -> None:
-        """Writes a config.json that HuggingFace's BertModel loads."""
-        values: dict[str, Any] = {"architectures": ["BertModel"], "model_type": "bert",
+    def to_file(self, path: str | Path, labels: Sequence[str] = ()) -> None:
+        """Writes a config.json that HuggingFace's BertModel loads, with labels BertForSequenceClassification."""
+        kind = "BertForSequenceClassification" if labels else "BertModel"
+        values: dict[str, Any] = {"architectures": [kind], "model_type": "bert",
                                   "position_embedding_type": "absolute", **dataclasses.asdict(self)}
+        if labels:
+            values |= {"id2label": {str(i): label for i, label in enumerate(labels)},
+                       "label2id": {label: i for i, label in enumerate(labels)}}
         with tf.io.gfile.GFile(str(path), "wb") as file:
             file.write((json.dumps(values, indent=2, sort_keys=True) + "\n").encode("utf-8"))
 
@@ -188,7 +209,7 @@ class Bert(keras.Model):
                                 f"{length}", f"Set model.max_length to {limit} or less.")
         return super().__call__(inputs, **options)
 
-    def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+    def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> dict[str, Any]:
         """Encodes token ids.
 
         Args:
@@ -197,8 +218,8 @@ class Bert(keras.Model):
             training: whether to drop.
 
         Returns:
-            `sequence_output` [batch, length, hidden] in the compute dtype and, with a pooler, `pooled_output`
-            [batch, hidden].
+            `sequence_output` [batch, length, hidden] in the compute dtype, `encoder_outputs`, a list of the same of
+            each block, and, with a pooler, `pooled_output` [batch, hidden].
 
         Raises:
             TextrailError: inputs are longer than the encoder has positions.
@@ -207,16 +228,19 @@ class Bert(keras.Model):
         mask = additive_mask(inputs["input_mask"], self.compute_dtype)  # [batch, 1, 1, length]
         x = self.embeddings(inputs["input_word_ids"], inputs["input_type_ids"],
                             training=training and self.first_trained == 0)  # [batch * length, hidden]
+        outputs = []
         for index, block in enumerate(self.blocks):
             if index == self.first_trained > 0:
                 x = tf.stop_gradient(x)
             x = block(x, mask, training=training and index >= self.first_trained)
+            outputs.append(tf.reshape(x, [shape[0], shape[1], self.config.hidden_size]))  # [batch, length, hidden]
+        sequence = outputs[-1]
         if self.first_trained == len(self.blocks):
-            x = tf.stop_gradient(x)
-        sequence = tf.reshape(x, [shape[0], shape[1], self.config.hidden_size])  # [batch, length, hidden]
-        if self.pooler is None:
-            return {"sequence_output": sequence}
-        return {"sequence_output": sequence, "pooled_output": tf.tanh(self.pooler(sequence[:, 0]))}
+            sequence = tf.stop_gradient(sequence)
+        found: dict[str, Any] = {"sequence_output": sequence, "encoder_outputs": outputs}
+        if self.pooler is not None:
+            found["pooled_output"] = tf.tanh(self.pooler(sequence[:, 0]))
+        return found
 
 
 def pool(outputs: dict[str, tf.Tensor], input_mask: tf.Tensor, pooling: Pooling) -> tf.Tensor:

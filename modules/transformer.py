@@ -8,20 +8,48 @@ runs the dozen element-wise operations of a GELU and its gradient one after the 
 whole tensor. So what lies between two matrix products is one function here, with its gradient written beside it, and
 while training on a CPU each is compiled to a single loop by XLA (`_loop`). The matrix products stay with oneDNN,
 which XLA's CPU compiler does not match. Inference, exported graphs and other devices run the same formulas as plain
-TensorFlow operations.
+TensorFlow operations; what other programs are to train, `plain_operations` leaves to TensorFlow's own gradients too.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from modules.errors import TextrailError
+
+_PLAIN: ContextVar[bool] = ContextVar("plain", default=False)
+
+
+@contextmanager
+def plain_operations() -> Iterator[None]:
+    """Graphs traced inside have TensorFlow's own operations and gradients alone, in training too.
+
+    They are slower, and any TensorFlow on any device can load and train them.
+    """
+    before = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(before)
+
+
+def _with_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that returns (y, gradient function) as one of y; see `tf.custom_gradient`."""
+    with_ours = tf.custom_gradient(function)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(*args)[0] if _PLAIN.get() else with_ours(*args)
+
+    return call
 
 
 def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,7 +63,7 @@ def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any) -> Any:
         on_cpu = all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
-        return (compiled if on_cpu else function)(*args)
+        return (compiled if on_cpu and not _PLAIN.get() else function)(*args)
 
     return call
 
@@ -93,7 +121,7 @@ def activate(x: tf.Tensor, name: str, training: bool) -> tf.Tensor:
     if not training:
         return ACTIVATIONS[name][0](x)  # oneDNN folds this into the matrix product before it
 
-    @tf.custom_gradient
+    @_with_gradient
     def run(x: tf.Tensor) -> Any:
         return _activate(x, name), lambda upstream: _activate_gradient(x, upstream, name)
 
@@ -165,7 +193,7 @@ class Dropout(keras.layers.Layer):
         if draw is None:
             return x
 
-        @tf.custom_gradient
+        @_with_gradient
         def run(x: tf.Tensor) -> Any:
             return _drop(x, draw, threshold), lambda upstream: _drop(upstream, draw, threshold)
 
@@ -230,7 +258,7 @@ class AddNorm(keras.layers.Layer):
         draw = self.random.draw(tf.shape(x), training) if self.random else None
         threshold = self.random.threshold if self.random else 0
 
-        @tf.custom_gradient
+        @_with_gradient
         def run(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, *residual: tf.Tensor) -> Any:
             y, normal, inverse = _add_norm(x, *(residual or (None,)), draw, gamma, beta, threshold, self.epsilon)
 
@@ -291,7 +319,7 @@ def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask: tf.Tensor, 
     if not training:
         return tf.matmul(weigh(query, key), value)
 
-    @tf.custom_gradient
+    @_with_gradient
     def run(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> Any:
         probabilities = weigh(query, key)
         draw = random.draw(tf.shape(probabilities), training)
@@ -315,7 +343,7 @@ def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask: tf.Tensor, 
 # --- layers ------------------------------------------------------------------------------------------------------
 
 
-@tf.custom_gradient
+@_with_gradient
 def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> Any:
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # The sum over tokens as a product: faster than TensorFlow's sum, and added up in float32 in every precision.
@@ -330,7 +358,7 @@ def _add(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.cast(_f32(x) + _f32(y), x.dtype)
 
 
-@tf.custom_gradient
+@_with_gradient
 def _fork(x: tf.Tensor) -> Any:
     """x twice, for a layer and the residual around it; TensorFlow's own sum of their gradients is slow in bfloat16."""
     return (tf.identity(x), tf.identity(x)), _add
