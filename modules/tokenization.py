@@ -137,12 +137,27 @@ class Tokenizer:
         Returns:
             [batch, (tokens)] int64: `[CLS] text [SEP]`, with pairs `[CLS] text [SEP] text_pair [SEP]`.
         """
-        first = self._tokenize(texts)  # [batch, (pieces)]
-        if texts_pair is not None:
-            return self._join(truncate_pair(first, self._tokenize(texts_pair), max_length - 3))  # [batch, (tokens)]
+        parts = [texts] if texts_pair is None else [texts, texts_pair]
+        return self.pack([self.tokenize(part) for part in parts], max_length, truncate)
+
+    def pack(self, parts: Sequence[tf.RaggedTensor], max_length: int | tf.Tensor, truncate: str = "end"
+             ) -> tf.RaggedTensor:
+        """Cuts wordpieces to a length and puts special tokens around them; `encode` after `tokenize`.
+
+        Args:
+            parts: one or two texts a row, each [batch, (pieces)] int64.
+            max_length: see `encode`; may be [] int64.
+            truncate: see `encode`.
+
+        Returns:
+            [batch, (tokens)] int64.
+        """
+        budget = max_length - len(parts) - 1
+        if len(parts) == 2:
+            return self._join(truncate_pair(*parts, budget))
         if truncate == "middle":
-            return self._join([cut_middle(first, max_length - 2)])
-        return self._join([_keep(first, tf.minimum(first.row_lengths(), max_length - 2))])
+            return self._join([cut_middle(parts[0], budget)])
+        return self._join([_keep(parts[0], tf.minimum(parts[0].row_lengths(), budget))])
 
     def _join(self, parts: Sequence[tf.RaggedTensor]) -> tf.RaggedTensor:
         """[CLS] before and [SEP] after each part: ragged [batch, (pieces)] int64 → [batch, (tokens)].
@@ -163,8 +178,8 @@ class Tokenizer:
             at += size
         return tf.RaggedTensor.from_row_splits(ids, splits, validate=False)
 
-    def _tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """[batch] string → [batch, (pieces)] int64."""
+    def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Ids of the wordpieces, without special tokens: [batch] string → [batch, (pieces)] int64."""
         # The constants are made anew so that they belong to the graph being traced and are saved with it.
         pieces = tf_text.FastBertTokenizer(
             token_out_type=tf.int64,
