@@ -14,6 +14,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
 
+from components.slices import LENGTH, OVERLAP
 from components.verdict import VERDICT_FILE, check_thresholds, judge, number
 from components.versions import read_manifest
 from modules import progress
@@ -50,8 +51,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
         progress.report(f"judging on the {split} split" + (", beside the served model" if len(folders) > 1 else ""))
         with self._make_beam_pipeline() as pipeline:
-            judging.evaluate(pipeline, pattern, folders, classes, settings["data"]["label"],
-                             settings["evaluation"]["length_bands"], output)
+            judging.evaluate(pipeline, pattern, folders, classes, settings["data"], settings["evaluation"]["bands"],
+                             output)
         results = judging.read_results(output, names)
 
         rows = judge(thresholds, results["metrics"], results["baseline_metrics"])
@@ -139,7 +140,8 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         super().__init__(EvaluatorSpec(
             examples=examples, model=model, baseline_model=baseline_model,
             settings=json.dumps({
-                "evaluation": {key: settings["evaluation"][key] for key in ("thresholds", "length_bands")},
-                "data": {"label": settings["data"]["label"]}}, sort_keys=True),
+                "evaluation": {"thresholds": settings["evaluation"]["thresholds"], "bands": {
+                    LENGTH: settings["evaluation"]["length_bands"], OVERLAP: settings["evaluation"]["overlap_bands"]}},
+                "data": {key: settings["data"][key] for key in ("text", "text_pair", "label")}}, sort_keys=True),
             evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
             blessing=types.Channel(type=standard_artifacts.ModelBlessing)))

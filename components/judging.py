@@ -6,7 +6,6 @@ Apart from `components/evaluator.py`, so that building a pipeline does not wait 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from tensorflow_model_analysis.extractors import slice_key_extractor
 from tensorflow_model_analysis.proto.config_pb2 import EvalConfig, MetricConfig, MetricsSpec, ModelSpec, SlicingSpec
 
 from components.classification_metrics import ClassificationMetrics
+from components.slices import CROSSED, LABEL, LENGTH, OVERLAP, bands, reading_order, word_overlap
 from components.verdict import number
 from modules.errors import TextrailError
 
@@ -37,18 +37,12 @@ class Predict(beam.DoFn):
     are put into the candidate's order of classes, a class that a served model does not know scoring 0.
     """
 
-    def __init__(self, models: Mapping[str, str], classes: Mapping[str, Sequence[str]], label: str,
-                 band_ends: Sequence[int]):
-        """Takes what is read once a process.
-
-        Args:
-            models: model name → SavedModel folder, the candidate under `tfma.CANDIDATE_KEY`.
-            classes: model name → its class names in index order.
-            label: feature with the class name.
-            band_ends: upper ends of the length bands, see `length_bands`.
-        """
-        self._folders, self._classes, self._label = dict(models), dict(classes), label
-        self._band_ends = list(band_ends)
+    def __init__(self, models: Mapping[str, str], classes: Mapping[str, Sequence[str]], data: Mapping[str, str | None],
+                 band_ends: Mapping[str, Sequence[int]]):
+        """Takes what is read once a process; the arguments are those of `evaluate`."""
+        self._folders, self._classes, self._label = dict(models), dict(classes), data["label"]
+        self._pair = (data["text"], data["text_pair"]) if data["text_pair"] else None
+        self._band_ends = dict(band_ends)
         self._names = list(classes[tfma.CANDIDATE_KEY])
         self._shared = shared.Shared()
 
@@ -57,25 +51,28 @@ class Predict(beam.DoFn):
             lambda: _Models({name: tf.saved_model.load(folder) for name, folder in self._folders.items()}))
 
     def process(self, batch: list[bytes]) -> Iterator[dict[str, Any]]:
-        labels = [self._read_label(record) for record in batch]
+        rows = [tf.train.Example.FromString(record).features.feature for record in batch]
+        labels = [self._known_label(row) for row in rows]
         records = tf.constant(batch)
         features = self._models[tfma.CANDIDATE_KEY].signatures["transform_features"](examples=records)
         lengths = features["token_count"].numpy()
         scores = {name: self._score(name, records, lengths) for name in self._folders}
-        bands = length_bands(lengths, self._band_ends)
-        for row, (record, label, band) in enumerate(zip(batch, labels, bands, strict=True)):
-            predictions = {name: values[row] for name, values in scores.items()}
+        slices = {LABEL: labels, LENGTH: bands(lengths, self._band_ends[LENGTH], least=1)}
+        if self._pair:
+            overlaps = [word_overlap(*(_text(row, name) for name in self._pair)) for row in rows]
+            slices[OVERLAP] = bands(overlaps, self._band_ends[OVERLAP], least=0)
+        for index, (record, label) in enumerate(zip(batch, labels, strict=True)):
+            predictions = {name: values[index] for name, values in scores.items()}
             yield {
                 tfma.INPUT_KEY: record,
                 tfma.LABELS_KEY: np.array([self._names.index(label)]),
                 # TFMA keys predictions by model only where there are several.
                 tfma.PREDICTIONS_KEY: predictions if len(scores) > 1 else predictions[tfma.CANDIDATE_KEY],
-                tfma.FEATURES_KEY: {"label": np.array([label]), "length_band": np.array([band])},
+                tfma.FEATURES_KEY: {name: np.array([values[index]]) for name, values in slices.items()},
             }
 
-    def _read_label(self, record: bytes) -> str:
-        values = tf.train.Example.FromString(record).features.feature[self._label].bytes_list.value
-        label = values[0].decode("utf-8") if values else ""
+    def _known_label(self, row: Any) -> str:
+        label = _text(row, self._label)
         if label not in self._names:
             raise TextrailError(f"labels among the model's classes {self._names}", f"{self._label}={label!r}",
                                 "Train on data that has this class, or remove its rows from the split that judges.")
@@ -96,26 +93,18 @@ class Predict(beam.DoFn):
         return aligned
 
 
+def _text(row: Any, name: str) -> str:
+    """The value of a string feature of a tf.Example; "" if it has none."""
+    values = row[name].bytes_list.value
+    return values[0].decode("utf-8") if values else ""
+
+
 class _Models(dict):
     """A dict that `shared.Shared` can hold: it keeps weak references, which plain dicts do not have."""
 
 
-def length_bands(counts: np.ndarray, ends: Sequence[int]) -> list[str]:
-    """Names the band of each length.
-
-    With the ends 16 and 32: 16 → "1-16", 17 → "17-32", 33 → ">32".
-
-    Args:
-        counts: [rows] int64, tokens.
-        ends: upper ends of the bands, ascending.
-    """
-    starts = [1, *(end + 1 for end in ends[:-1])]
-    names = [f"{start}-{end}" for start, end in zip(starts, ends, strict=True)] + [f">{ends[-1]}"]
-    return [names[band] for band in np.searchsorted(ends, counts, side="left")]
-
-
 def evaluate(pipeline: beam.Pipeline, pattern: str, models: Mapping[str, str], classes: Mapping[str, Sequence[str]],
-             label: str, band_ends: Sequence[int], output: str) -> None:
+             data: Mapping[str, str | None], band_ends: Mapping[str, Sequence[int]], output: str) -> None:
     """Adds the judging of one split to a Beam pipeline; TFMA's files are in `output` once it has run.
 
     Args:
@@ -123,18 +112,19 @@ def evaluate(pipeline: beam.Pipeline, pattern: str, models: Mapping[str, str], c
         pattern: TFRecord files of serialized raw tf.Examples.
         models: model name → SavedModel folder; `tfma.CANDIDATE_KEY` and, where one is served, `tfma.BASELINE_KEY`.
         classes: model name → its class names in index order.
-        label: feature with the class name.
-        band_ends: upper ends of the length bands that slice, in tokens.
+        data: names of the features `text`, `text_pair` (or none) and `label`, the class name.
+        band_ends: upper ends of the bands that slice: `length_band` in tokens, `word_overlap`, of pairs, in percent.
         output: folder for TFMA's results.
     """
-    config = _eval_config(list(models), list(classes[tfma.CANDIDATE_KEY]))
+    slices: list[tuple[str, ...]] = [(), (LABEL,), (LENGTH,)] + ([(OVERLAP,), CROSSED] if data["text_pair"] else [])
+    config = _eval_config(list(models), list(classes[tfma.CANDIDATE_KEY]), slices)
     eval_models = [tfma.EvalSharedModel(model_path=folder, model_name=name, include_default_metrics=False)
                    for name, folder in models.items()]
     _ = (
         pipeline
         | "Read" >> beam.io.ReadFromTFRecord(pattern)
         | "Batch" >> beam.BatchElements(min_batch_size=ROWS, max_batch_size=ROWS)
-        | "Predict" >> beam.ParDo(Predict(models, classes, label, band_ends)).with_output_types(tfma.Extracts)
+        | "Predict" >> beam.ParDo(Predict(models, classes, data, band_ends)).with_output_types(tfma.Extracts)
         | "Judge" >> tfma.ExtractEvaluateAndWriteResults(
             eval_config=config, eval_shared_model=eval_models if len(eval_models) > 1 else eval_models[0],
             extractors=[slice_key_extractor.SliceKeyExtractor(eval_config=config, materialize=False)],
@@ -142,7 +132,7 @@ def evaluate(pipeline: beam.Pipeline, pattern: str, models: Mapping[str, str], c
     )
 
 
-def _eval_config(models: Sequence[str], classes: list[str]) -> EvalConfig:
+def _eval_config(models: Sequence[str], classes: list[str], slices: Sequence[tuple[str, ...]]) -> EvalConfig:
     config = EvalConfig(
         model_specs=[ModelSpec(name=name, is_baseline=name == tfma.BASELINE_KEY) for name in models],
         metrics_specs=[MetricsSpec(
@@ -154,7 +144,7 @@ def _eval_config(models: Sequence[str], classes: list[str]) -> EvalConfig:
                              config=json.dumps({"classes": classes})),
                 MetricConfig(class_name="MultiClassConfusionMatrixPlot", config=json.dumps({"name": "confusion"})),
             ])],
-        slicing_specs=[SlicingSpec(), SlicingSpec(feature_keys=["label"]), SlicingSpec(feature_keys=["length_band"])])
+        slicing_specs=[SlicingSpec(feature_keys=features) for features in slices])
     # Confidence intervals would count every example again for each of 20 resamplings.
     config.options.compute_confidence_intervals.CopyFrom(wrappers_pb2.BoolValue(value=False))
     return config
@@ -178,7 +168,7 @@ def read_results(folder: str, classes: Sequence[str]) -> dict[str, Any]:
                 found.setdefault((_slice_name(record), item.key.model_name or tfma.CANDIDATE_KEY), {})[
                     item.key.name] = item.value.double_value.value
     counts = {name: values.pop("examples") for name, values in found.items()}
-    slices = sorted((name for name, model in found if name and model == tfma.CANDIDATE_KEY), key=_reading_order)
+    slices = sorted((name for name, model in found if name and model == tfma.CANDIDATE_KEY), key=reading_order)
     overall = ("", tfma.CANDIDATE_KEY)
     return {
         "examples": int(counts[overall]),
@@ -193,12 +183,6 @@ def read_results(folder: str, classes: Sequence[str]) -> dict[str, Any]:
 
 def _slice_name(record: Any) -> str:
     return ", ".join(f"{part.column}={part.bytes_value.decode('utf-8')}" for part in record.slice_key.single_slice_keys)
-
-
-def _reading_order(name: str) -> tuple[Any, ...]:
-    """Labels by name, then length bands by their numbers: 9-16 stands before 17-32, and >256 after 129-256."""
-    column, _, value = name.partition("=")
-    return column, [int(digits) for digits in re.findall(r"\d+", value)] if column == "length_band" else [], value
 
 
 def _confusion(folder: str, classes: int) -> list[list[int]]:

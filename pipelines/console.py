@@ -27,7 +27,7 @@ SYMBOLS = {"waiting": ("·", "dim"), "cached": ("≡", "cyan"), "done": ("✓", 
            "failed": ("✗", "bold red"), "interrupted": ("■", "yellow")}
 PLAIN_WIDTH = 120
 # Up to this many slices are shown at the end of a run; `textrail metrics` shows all.
-FEW_SLICES = 12
+FEW_SLICES = 20
 
 
 @contextmanager

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from components import files
+from components.tfrecord_folder import manifest_of
 from components.verdict import metric_names
 from modules.errors import TextrailError
 
 RUNS = Path(__file__).parent / "runs"
 PROJECT = Path(__file__).parent.parent
+
+FILE_SOURCES = ("csv", "tfrecord")   # Those that read `data.path`.
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -63,11 +66,13 @@ class SplitShares(Section):
 
 
 class Data(Section):
-    source: Literal["csv", "tfds"] = Field(
-        ..., description="Where rows come from: `csv` (CSV and TSV files) or `tfds` (TensorFlow Datasets).")
+    source: Literal["csv", "tfds", "tfrecord"] = Field(
+        ..., description="Where rows come from: `csv` (CSV and TSV files), `tfds` (TensorFlow Datasets) or `tfrecord` "
+        "(serialized tf.Examples).")
     path: str | dict[Literal["train", "validation", "test"], str] | None = Field(
-        None, description="`csv`: one file or pattern, split by a hash of the row (see `data.split`), or one for each "
-        "of `train`, `validation`, `test`, kept as given. `.gz` is read as it is. A relative path counts from the "
+        None, description="`csv`, `tfrecord`: one file or pattern, split by a hash of the row (see `data.split`), or "
+        "one for each of `train`, `validation`, `test`, kept as given. Compressed files are read as they are. "
+        "`tfrecord` also: a folder that `textrail convert` wrote, with its splits. A relative path counts from the "
         "settings file's folder, in `--set` from the current one.")
     text: str = Field("text", description="Column or feature with the text.")
     text_pair: str | None = Field(None, description="Column with the second text of a pair; none for single texts.")
@@ -84,7 +89,8 @@ class Data(Section):
     bad_rows: Literal["stop", "skip"] = Field(
         "stop", description="A row that cannot be used (missing label, empty text, wrong number of columns, invalid "
         "UTF-8): `stop` ends the run naming file and line; `skip` counts such rows and lists them in a file.")
-    split: SplitShares = Field(default_factory=SplitShares, description="`csv` with one path: shares of the splits.")
+    split: SplitShares = Field(default_factory=SplitShares, description="`csv`, `tfrecord` with one path: shares of the "
+                              "splits.")
     name: str | None = Field(None, description="`tfds`: name of the data set, with its config after a slash.")
     data_dir: str | None = Field(None, description="`tfds`: folder of prepared data sets; TFDS's own default if none.")
     download: bool = Field(False, description="`tfds`: download and prepare the data set where it is missing.")
@@ -96,8 +102,9 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _source_has_what_it_reads(self) -> Data:
-        if self.source == "csv" and not self.path:
-            raise ValueError("`data.path` for source csv, received none; set a file, a pattern or one for each split")
+        if self.source in FILE_SOURCES and not self.path:
+            raise ValueError(f"`data.path` for source {self.source}, received none; set a file, a pattern or one for "
+                             "each split")
         if self.source == "tfds" and not self.name:
             raise ValueError("`data.name` for source tfds, received none; set for example data.name=imdb_reviews")
         if isinstance(self.path, dict) and not {"train", "validation"} <= set(self.path):
@@ -199,7 +206,13 @@ class Evaluation(Section):
         default_factory=lambda: [16, 32, 64, 128, 256],
         description="Upper ends, in tokens and ascending, of the length bands that metrics are sliced by.")
 
-    @field_validator("length_bands")
+    overlap_bands: list[Annotated[int, Field(ge=0, le=99)]] = Field(
+        default_factory=lambda: [25, 50, 75],
+        description="Pairs: upper ends, in percent and ascending, of the bands of word overlap that metrics are sliced "
+        "by, alone and with the label. The overlap of two texts is the share of their distinct words that stand in "
+        "both.")
+
+    @field_validator("length_bands", "overlap_bands")
     @classmethod
     def _ascend(cls, bands: list[int]) -> list[int]:
         if not bands or bands != sorted(set(bands)):
@@ -224,6 +237,16 @@ class Settings(Section):
     training: Training = Field(default_factory=Training, description="How it is trained.")
     evaluation: Evaluation = Field(..., description="What a model must reach to be pushed.")
     push: Push = Field(default_factory=Push, description="Where it goes.")
+
+
+class DataSettings(Section):
+    """The keys of `Settings` that decide which rows are read, and in which order they are written."""
+
+    seed: int = Settings.model_fields["seed"].default
+    data: Data
+
+
+AnySettings = TypeVar("AnySettings", Settings, DataSettings)
 
 
 class SettingsError(TextrailError):
@@ -283,16 +306,76 @@ def load(name_or_path: str, overrides: Sequence[str] = (), check_files: bool = T
         TextrailError: no such run or file, an override that is not `key=value`, or text that is not YAML.
     """
     file = settings_file(name_or_path)
+    missing = _missing_files if check_files else None
+    return _validated(Settings, _read_absolute(file), overrides, str(file), missing)
+
+
+def load_data(name_or_path: str, overrides: Sequence[str] = ()) -> DataSettings:
+    """What a run reads, or what data files hold that no run names yet, with absolute paths.
+
+    Example: `load_data("mine.csv", ["data.text=review", "data.label=sentiment"])`.
+
+    Args:
+        name_or_path: name of a ready-made run, path to a settings file, or path or pattern of data files. Names with
+            `.csv`, `.tsv` or `tfrecord` say what such files are; of others `data.source` must be among the overrides.
+        overrides: `key=value` as `load` takes them, of `data` and `seed`.
+
+    Raises:
+        SettingsError: wrong keys, values or paths.
+        TextrailError: no such run or file, or an override of something else.
+    """
+    for override in overrides:
+        if not re.match(r"\s*(data\.|seed\b)", override):
+            raise TextrailError("--set data.KEY=VALUE or --set seed=VALUE", f"--set {override}",
+                                "Nothing else matters to the rows.")
+    source = _data_source(name_or_path)
+    is_run = name_or_path in ready_made() or name_or_path.endswith((".yaml", ".yml"))
+    if is_run or not (source or files.find(name_or_path)):
+        file = settings_file(name_or_path)
+        raw, where = _read_absolute(file), str(file)
+        raw = {key: raw[key] for key in DataSettings.model_fields if key in raw}
+    else:
+        raw, where = {"data": {"path": name_or_path} | ({"source": source} if source else {})}, name_or_path
+        _make_absolute(raw, Path.cwd())
+    return _validated(DataSettings, raw, overrides, where, _missing_files)
+
+
+def _data_source(path: str) -> str | None:
+    """The `data.source` that reads a file of this name; none if the name tells nothing."""
+    if re.search(r"\.[ct]sv(\.gz)?$", path):
+        return "csv"
+    return "tfrecord" if "tfrecord" in Path(path).name or manifest_of(path) else None
+
+
+def _read_absolute(file: Path) -> dict[str, Any]:
+    """A settings file as it is written, relative paths resolved."""
     raw = _read(file)
     _make_absolute(raw, PROJECT if file.parent == RUNS else file.parent)
+    return raw
+
+
+def _validated(model: type[AnySettings], raw: dict[str, Any], overrides: Sequence[str], where: str,
+               missing: Callable[[AnySettings], dict[str, str]] | None) -> AnySettings:
+    """Settings from what is written and overridden.
+
+    Args:
+        model: of the settings.
+        raw: what is written; gets the overrides.
+        overrides: `key=value`.
+        where: what errors call the settings.
+        missing: finds keys whose files are missing; none checks no files.
+
+    Raises:
+        SettingsError: everything that is wrong.
+    """
     overridden = [_override(raw, override) for override in overrides]
     try:
-        settings = Settings.model_validate(raw, strict=True)
-        problems = _missing_files(settings) if check_files else {}
+        settings = model.model_validate(raw, strict=True)
+        problems = missing(settings) if missing else {}
     except ValidationError as error:
         problems = _problems(error)
     if problems:
-        raise SettingsError(str(file), [
+        raise SettingsError(where, [
             f"{path or 'the file'}{' (--set)' if _among(path, overridden) else ''}: {problem}"
             for path, problem in problems.items()])
     return settings
@@ -376,21 +459,22 @@ def _make_absolute(raw: dict[str, Any], base: Path) -> None:
             keys[key] = absolute(keys[key])
 
 
-def _missing_files(settings: Settings) -> dict[str, str]:
+def _missing_files(settings: Settings | DataSettings) -> dict[str, str]:
     """Key → sentence for each local path that is read and is not there."""
-    data, encoder = settings.data, settings.encoder
+    data = settings.data
     wanted: dict[str, str | None] = {"data.schema_file": data.schema_file}
-    if data.source == "csv":
+    if data.source in FILE_SOURCES:
         wanted |= ({f"data.path.{split}": path for split, path in data.path.items()}
                    if isinstance(data.path, dict) else {"data.path": data.path})
     problems = {
         key: f"expected a file at {path}; received {files.describe_missing(path)}. Correct the path."
-        for key, path in wanted.items() if path and not files.is_uri(path) and not files.find(path)}
+        for key, path in wanted.items() if path and not files.is_uri(path) and not files.find(path)
+        and not (key == "data.path" and data.source == "tfrecord" and manifest_of(path))}
     if data.source == "tfds" and not data.download:
         problems |= _missing_folder("data.data_dir", data.data_dir, "Correct it, or set data.download=true.")
-    if encoder.source != "minilm":
-        guess = _did_you_mean(Path(encoder.source).name, ["minilm"]) or "Correct the path."
-        problems |= _missing_folder("encoder.source", encoder.source, guess)
+    if isinstance(settings, Settings) and settings.encoder.source != "minilm":
+        guess = _did_you_mean(Path(settings.encoder.source).name, ["minilm"]) or "Correct the path."
+        problems |= _missing_folder("encoder.source", settings.encoder.source, guess)
     return problems
 
 

@@ -78,19 +78,19 @@ def make_keyword_model(folder: Path, classes=("negative", "positive"), keywords=
 
 @pytest.fixture(scope="session")
 def example_bytes():
-    """text, label → a serialized tf.Example."""
-    def make(text: str, label: str) -> bytes:
+    """text, label and, of pairs, another text → a serialized tf.Example."""
+    def make(text: str, label: str, other: str | None = None) -> bytes:
         import tensorflow as tf
         features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
-                    for name, value in (("text", text), ("label", label))}
+                    for name, value in (("text", text), ("label", label), ("other", other)) if value is not None}
         return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
     return make
 
 
 @pytest.fixture(scope="session")
 def examples_artifact(example_bytes):
-    """folder, split → rows (text, label): an Examples artifact of gzip TFRecords."""
-    def make(folder: Path, splits: dict[str, list[tuple[str, str]]]):
+    """folder, split → rows (text, label) or (text, label, other): an Examples artifact of gzip TFRecords."""
+    def make(folder: Path, splits: dict[str, list[tuple[str, ...]]]):
         import tensorflow as tf
         from tfx.types import artifact_utils, standard_artifacts
         artifact = standard_artifacts.Examples()
@@ -100,7 +100,7 @@ def examples_artifact(example_bytes):
             (folder / f"Split-{split}").mkdir(parents=True)
             path = folder / f"Split-{split}" / "data_tfrecord-00000-of-00001.gz"
             with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions("GZIP")) as writer:
-                for text, label in rows:
-                    writer.write(example_bytes(text, label))
+                for row in rows:
+                    writer.write(example_bytes(*row))
         return artifact
     return make

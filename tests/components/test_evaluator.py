@@ -34,13 +34,17 @@ def examples(tmp_path_factory, examples_artifact):
                              {"train": ROWS, "validation": ROWS[:20], "test": ROWS})
 
 
-def run(tmp_path, examples, model, thresholds, baseline=None):
+SINGLE = {"text": "text", "text_pair": None, "label": "label"}
+
+
+def run(tmp_path, examples, model, thresholds, baseline=None, data=SINGLE):
     """Judges in a real Beam pipeline; gives the folder of the evaluation, its verdict and the blessing."""
     outputs = {"evaluation": standard_artifacts.ModelEvaluation(), "blessing": standard_artifacts.ModelBlessing()}
     for name, artifact in outputs.items():
         artifact.uri = str(tmp_path / name)
     inputs = {"examples": [examples], "model": [model]} | ({"baseline_model": [baseline]} if baseline else {})
-    settings = {"evaluation": {"thresholds": thresholds, "length_bands": [2]}, "data": {"label": "label"}}
+    settings = {"evaluation": {"thresholds": thresholds, "bands": {"length_band": [2], "word_overlap": [50]}},
+                "data": data}
     context = Executor.Context(beam_pipeline_args=["--runner=DirectRunner"], tmp_dir=str(tmp_path), unique_id="1")
     Executor(context).Do(inputs, {name: [artifact] for name, artifact in outputs.items()},
                          {"settings": json.dumps(settings)})
@@ -122,6 +126,19 @@ def test_three_classes_on_validation_where_test_is_empty(tmp_path, examples_arti
     assert verdict["metrics"]["mcc"] == pytest.approx(61 / 94)
 
 
+def test_pairs_are_sliced_by_the_words_they_share(tmp_path, examples_artifact, candidate):
+    rows = ([("good film", "positive", "a film, good")] * 3      # 2 of 3 words
+            + [("good film", "negative", "Film: good!")] * 2     # all words, and still another label
+            + [("bad", "negative", "it was poor")])              # none
+    artifact = examples_artifact(tmp_path / "e", {"train": rows, "test": rows})
+    verdict, _ = run(tmp_path, artifact, candidate, {"accuracy": {"min": 0.1}}, data={**SINGLE, "text_pair": "other"})
+    slices = {item["slice"]: (item["examples"], item["metrics"]["accuracy"]) for item in verdict["slices"]
+              if "word_overlap" in item["slice"]}
+    assert slices == {"word_overlap=0-50": (1, 1.0), "word_overlap=>50": (5, 0.6),
+                      "label=negative, word_overlap=0-50": (1, 1.0), "label=negative, word_overlap=>50": (2, 0.0),
+                      "label=positive, word_overlap=>50": (3, 1.0)}
+
+
 def test_a_label_that_the_model_does_not_know_is_told(tmp_path, examples_artifact, candidate):
     artifact = examples_artifact(tmp_path / "e", {"train": ROWS, "test": [("good", "mixed")]})
     with pytest.raises(Exception, match=r"labels among the model's classes .* received label='mixed'"):
@@ -137,9 +154,10 @@ def test_component_takes_channels_and_settings():
     from tfx import types
     channels = {name: types.Channel(type=kind) for name, kind in (
         ("examples", standard_artifacts.Examples), ("model", standard_artifacts.Model))}
-    evaluation = {"thresholds": {"accuracy": {"min": 0.5}}, "length_bands": [16, 32]}
-    settings = {"evaluation": evaluation, "data": {"label": "label"}}
+    evaluation = {"thresholds": {"accuracy": {"min": 0.5}}, "length_bands": [16, 32], "overlap_bands": [50]}
+    settings = {"evaluation": evaluation, "data": SINGLE}
     component = Evaluator(settings=settings, **channels)
     assert component.outputs["blessing"].type is standard_artifacts.ModelBlessing
     # The cache sees both: a threshold and a band.
-    assert json.loads(component.exec_properties["settings"])["evaluation"] == evaluation
+    assert json.loads(component.exec_properties["settings"])["evaluation"] == {
+        "thresholds": evaluation["thresholds"], "bands": {"length_band": [16, 32], "word_overlap": [50]}}
