@@ -19,6 +19,7 @@ import pickle
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -31,6 +32,7 @@ SHARD_BYTES = 64 << 20   # Text aimed at in one shard: what step 2 holds at a ti
 SPILL_BYTES = 32 << 20   # Text that step 1 holds before it spills.
 SUMMARY = "summary.json"
 SKIPPED = "skipped_rows.jsonl"
+ROWS_SHOWN = 10   # Of those that cannot be used.
 
 Shard = tuple[str, int]   # Split and number.
 Rows = list[tuple[bytes, bytes]]   # Digest and serialized tf.Example.
@@ -261,23 +263,46 @@ def finish(uri: str, temp: str, plan: Plan, skip: bool) -> Counts:
     read = sum(report["read"] for report in reports)
     lists = [report["skipped_file"] for report in reports if report["skipped"]]
     if skipped and not skip:
-        raise TextrailError(
-            "rows with text and label that can be used", f"{skipped:,} of {read:,} that cannot:\n" + _first(lists, 10),
-            "Mend them, or set data.bad_rows=skip to leave them out and have them listed in a file.")
+        raise unusable(skipped, read, (BadRow(*(fields[name] for name in BadRow._fields))
+                                       for fields in map(json.loads, _lines(lists))))
     written = dict.fromkeys(plan.shards, 0)
     for part in summary:
         if "written" in part:
             written[part["split"]] += part["written"]
     assert read == sum(written.values()) + skipped, f"{read} rows read, {written} written, {skipped} skipped"
-    for split, count in written.items():
-        if count == 0:
-            raise TextrailError(f"rows in the {split} split", f"none, of {read:,} rows read, {skipped:,} skipped",
-                                "Give it a file with rows, a larger share in data.split, or more data.")
+    check_no_split_is_empty(written, skipped)
     if skipped:
         with tf.io.gfile.GFile(os.path.join(uri, SKIPPED), "w") as file:
             for line in _lines(lists):
                 file.write(line)
     return Counts(written, skipped)
+
+
+def unusable(skipped: int, read: int, bad: Iterable[BadRow]) -> TextrailError:
+    """What to say of rows that cannot be used: how many of those read, and the first of them."""
+    shown = [f"{row}\n" for row in islice(bad, ROWS_SHOWN + 1)]
+    if len(shown) > ROWS_SHOWN:
+        shown[ROWS_SHOWN] = "…"
+    return TextrailError(
+        "rows with text and label that can be used", f"{skipped:,} of {read:,} that cannot:\n{''.join(shown)}",
+        "Mend them, or set data.bad_rows=skip to leave them out and have them listed in a file.")
+
+
+def check_no_split_is_empty(written: dict[str, int], skipped: int) -> None:
+    """Refuses a split without rows.
+
+    Args:
+        written: split → its rows.
+        skipped: rows that could not be used.
+
+    Raises:
+        TextrailError: one has none.
+    """
+    for split, count in written.items():
+        if count == 0:
+            raise TextrailError(f"rows in the {split} split",
+                                f"none, of {sum(written.values()) + skipped:,} rows read, {skipped:,} skipped",
+                                "Give it a file with rows, a larger share in data.split, or more data.")
 
 
 def read_skipped(uri: str) -> dict[str | None, Counter[str]]:
@@ -302,14 +327,3 @@ def _lines(paths: Iterable[str]) -> Iterator[str]:
     for path in paths:
         with tf.io.gfile.GFile(path) as file:
             yield from file
-
-
-def _first(lists: Iterable[str], count: int) -> str:
-    """The first bad rows, one a line, and dots if there are more."""
-    shown: list[str] = []
-    for line in _lines(lists):
-        if len(shown) == count:
-            return "\n".join([*shown, "…"])
-        fields = json.loads(line)
-        shown.append(str(BadRow(*(fields[name] for name in BadRow._fields))))
-    return "\n".join(shown) + "\n"
