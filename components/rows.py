@@ -81,8 +81,8 @@ def checked_row(values: Sequence[str], names: Sequence[str], label_names: Mappin
     Args:
         values: decoded with `errors="surrogateescape"`, text first and label last, as `wanted` orders them.
         names: their columns.
-        label_names: `data.label_names` of the settings, the class that each label stands for; empty or none where
-            labels are classes' names.
+        label_names: `data.label_names` of the settings, the class that each label stands for; a class's own name
+            stays. Empty or none where labels are classes' names.
 
     Returns:
         The values as UTF-8.
@@ -107,7 +107,8 @@ def checked_row(values: Sequence[str], names: Sequence[str], label_names: Mappin
         except UnicodeEncodeError:
             raise ValueError(f"NUL byte in '{name}'" if NUL in value else f"invalid UTF-8 in '{name}'") from None
     if label_names:
-        if values[-1] not in label_names:
-            raise ValueError(f"{values[-1]!r} in '{names[-1]}', which data.label_names does not name")
-        row[-1] = label_names[values[-1]].encode()
+        label = values[-1]
+        if label not in label_names and label not in label_names.values():
+            raise ValueError(f"{label!r} in '{names[-1]}', which data.label_names does not name")
+        row[-1] = label_names.get(label, label).encode()
     return tuple(row)

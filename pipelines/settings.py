@@ -79,8 +79,8 @@ class Data(Section):
     label: str = Field("label", description="Column or feature with the class name.")
     label_names: dict[str, str] = Field(
         default_factory=dict, description="Label in the data → class name, where labels are numbers or codes: "
-        "`{0: negative, 1: positive}`. A label without a name is a row that cannot be used; empty takes labels as "
-        "they are.")
+        "`{0: negative, 1: positive}`. A class's own name stays, any other label makes a row that cannot be "
+        "used; empty takes labels as they are.")
     delimiter: Literal["auto", ",", ";", "tab"] = Field(
         "auto", description="`csv`: what separates columns; `auto` takes tab for `.tsv` and comma otherwise.")
     quoting: Literal["standard", "none"] = Field(
@@ -89,8 +89,8 @@ class Data(Section):
     bad_rows: Literal["stop", "skip"] = Field(
         "stop", description="A row that cannot be used (missing label, empty text, wrong number of columns, invalid "
         "UTF-8): `stop` ends the run naming file and line; `skip` counts such rows and lists them in a file.")
-    split: SplitShares = Field(default_factory=SplitShares, description="`csv`, `tfrecord` with one path: shares of the "
-                              "splits.")
+    split: SplitShares = Field(
+        default_factory=SplitShares, description="`csv`, `tfrecord` with one path: shares of the splits.")
     name: str | None = Field(None, description="`tfds`: name of the data set, with its config after a slash.")
     data_dir: str | None = Field(None, description="`tfds`: folder of prepared data sets; TFDS's own default if none.")
     download: bool = Field(False, description="`tfds`: download and prepare the data set where it is missing.")
@@ -158,6 +158,23 @@ class Model(Section):
         "all", description="`all` trains the whole encoder, a number only its last blocks, 0 only the head.")
 
 
+class Loading(Section):
+    interleave_files: int = Field(16, ge=1, description="Files read at once.")
+    interleave_records: int = Field(
+        16, ge=1, description="Records taken from a file before the next one's turn.")
+    parse_batch: int = Field(512, ge=1, description="Records parsed by one call.")
+    parse_calls: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="Parsing calls at a time; `auto` lets tf.data choose.")
+    cache: Literal["none", "memory", "disk"] = Field(
+        "none", description="Where records stay, uncompressed, after the first pass over the files: nowhere, in "
+        "`memory` (2 to 3 bytes a token), or on `disk` beside the checkpoints, until training ends.")
+    prefetch: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto", description="Batches made ready while the model computes; `auto` lets tf.data choose, 0 makes none.")
+    deterministic: bool = Field(
+        True, description="Every pass over the files in the same order. `false` takes what comes ready first: a slow "
+        "file holds up no other, but a second run differs, and a resumed one repeats and misses some examples.")
+
+
 class Training(Section):
     epochs: int = Field(3, ge=1, description="Passes over the training split.")
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate.")
@@ -170,6 +187,8 @@ class Training(Section):
     max_batch: int = Field(64, ge=1, description="Most examples in a batch, however short they are.")
     bucket_step: int = Field(16, ge=1, description="Width of the length buckets in tokens.")
     shuffle_buffer: int = Field(20_000, ge=1, description="Examples held for shuffling.")
+    loading: Loading = Field(default_factory=Loading, description="How examples get from files into batches, see "
+                             "`docs/loading.md`.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the layers; `auto` takes bfloat16 where the device is fast at it.")
     xla: bool = Field(False, description="Compile the training step with XLA.")
