@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -22,10 +23,14 @@ import tensorflow as tf
 
 from modules.bert import Bert, BertConfig
 from modules.errors import TextrailError
-from modules.tokenization import split_vocabulary
+from modules.tokenization import Vocabulary, split_vocabulary
 from modules.transformer import AddNorm, Linear
 
 CONFIG, VOCABULARY, WEIGHTS, TOKENIZER = "config.json", "vocab.txt", "model.safetensors", "tokenizer_config.json"
+SHARDS = "model.safetensors.index.json"
+HEAD = "classifier."   # what a fine-tuned classifier has beside its encoder
+PRETRAINING_HEADS = ("cls.", "qa_outputs.")
+DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 class Slot(NamedTuple):
@@ -101,14 +106,14 @@ def load_encoder(folder: str | Path, dropout: float = 0.1, seed: int | None = No
         TextrailError: a file is missing or wrong, or the weights are not those that the configuration calls for.
     """
     config = load_config(folder)
-    tensors = _read_weights(folder)
+    tensors = {name: tensor for name, tensor in read_tensors(folder).items() if not name.startswith(HEAD)}
     has_pooler = any(name.startswith("pooler.") for name in tensors)
     bert = Bert(config, dropout, seed, with_pooler=has_pooler or new_pooler, name="bert")
     slots = [slot for slot in _slots(bert) if has_pooler or not slot.names[0].startswith("pooler.")]
-    _check(folder, tensors, {name: slot.shape for slot in slots for name in slot.names})
+    check_tensors(folder, tensors, {name: slot.shape for slot in slots for name in slot.names})
     for slot in slots:
         parts = [tensors[name].T if slot.transposed else tensors[name] for name in slot.names]
-        slot.variable.assign(np.concatenate(parts, axis=-1).astype("float32", copy=False))
+        slot.variable.assign(np.concatenate(parts, axis=-1))
     return bert
 
 
@@ -122,18 +127,44 @@ def save_encoder(folder: str | Path, bert: Bert, config: BertConfig, vocab_file:
         vocab_file: the vocabulary, one wordpiece a line.
         lower_case: whether its tokenizer lower-cases texts.
     """
-    tf.io.gfile.makedirs(str(folder))
+    with tf.io.gfile.GFile(str(vocab_file), "rb") as file:
+        pieces = tuple(split_vocabulary(file.read().decode("utf-8")))
+    write_encoder(folder, config, encoder_tensors(bert), Vocabulary(pieces, lower_case))
+
+
+def encoder_tensors(bert: Bert) -> dict[str, np.ndarray]:
+    """An encoder's weights under HuggingFace's names and in its shapes."""
     tensors: dict[str, np.ndarray] = {}
     for slot in _slots(bert):
         parts = np.split(np.asarray(slot.variable), len(slot.names), axis=-1)
-        tensors |= {name: np.ascontiguousarray(part.T if slot.transposed else part)
-                    for name, part in zip(slot.names, parts, strict=True)}
-    tokenizer = {"do_lower_case": lower_case, "tokenizer_class": "BertTokenizer"}
-    config.to_file(f"{folder}/{CONFIG}")
+        tensors |= {name: part.T if slot.transposed else part for name, part in zip(slot.names, parts, strict=True)}
+    return tensors
+
+
+def write_encoder(folder: str | Path, config: BertConfig, tensors: dict[str, np.ndarray], vocabulary: Vocabulary,
+                  labels: Sequence[str] = ()) -> None:
+    """Writes tensors in HuggingFace's layout.
+
+    Args:
+        folder: created where missing; its files of the same names are replaced.
+        config: sizes, activation and epsilon.
+        tensors: under HuggingFace's names.
+        vocabulary: wordpieces and case.
+        labels: classes in the order of the rows of `classifier.weight`, where there is one.
+    """
+    tf.io.gfile.makedirs(str(folder))
+    tokenizer = {"do_lower_case": vocabulary.lower_case, "tokenizer_class": "BertTokenizer"}
+    config.to_file(f"{folder}/{CONFIG}", labels)
     _write(folder, TOKENIZER, json.dumps(tokenizer, indent=2).encode() + b"\n")
+    _write(folder, VOCABULARY, "".join(f"{piece}\n" for piece in vocabulary.pieces).encode("utf-8"))
     # "pt" is the layout's name for [out, in] kernels; transformers refuses files without it.
-    _write(folder, WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"}))
-    tf.io.gfile.copy(str(vocab_file), f"{folder}/{VOCABULARY}", overwrite=True)
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    _write(folder, WEIGHTS, safetensors.numpy.save(contiguous, metadata={"format": "pt"}))
+
+
+def expected_shapes(config: BertConfig, with_pooler: bool) -> dict[str, tuple[int, ...]]:
+    """HuggingFace's name → shape of every tensor that a configuration calls for."""
+    return {name: slot.shape for slot in _slots(Bert(config, with_pooler=with_pooler)) for name in slot.names}
 
 
 def _slots(bert: Bert) -> Iterator[Slot]:
@@ -164,35 +195,75 @@ def _slots(bert: Bert) -> Iterator[Slot]:
         yield from linear(bert.pooler, "pooler.dense")
 
 
-def _read_weights(folder: str | Path) -> dict[str, np.ndarray]:
-    """The encoder's tensors under names without prefix; heads and the constant position ids are left out."""
-    if not tf.io.gfile.exists(f"{folder}/{WEIGHTS}") and tf.io.gfile.exists(f"{folder}/pytorch_model.bin"):
+def read_tensors(folder: str | Path) -> dict[str, np.ndarray]:
+    """Reads a folder's safetensors, in one file or in shards.
+
+    Args:
+        folder: in HuggingFace's layout.
+
+    Returns:
+        Tensors in float32 under today's names without the prefix `bert.`; pretraining heads and the constant position
+        ids are left out.
+
+    Raises:
+        TextrailError: a file is missing or damaged, or there is a pickle alone.
+    """
+    if tf.io.gfile.exists(f"{folder}/{SHARDS}"):
+        files = sorted(set(json.loads(_read(folder, SHARDS))["weight_map"].values()))
+    elif not tf.io.gfile.exists(f"{folder}/{WEIGHTS}") and tf.io.gfile.exists(f"{folder}/pytorch_model.bin"):
         raise TextrailError(
             f"{WEIGHTS} in {folder}", "pytorch_model.bin alone, a pickle: reading one runs whatever code is in it",
             "Where you trust it, load it with transformers and save_pretrained(folder, safe_serialization=True).")
-    try:
-        tensors = safetensors.numpy.load(_read(folder, WEIGHTS))
-    except safetensors.SafetensorError as error:
-        raise TextrailError(f"a whole safetensors file at {folder}/{WEIGHTS}", str(error), "Fetch it again.") from error
+    else:
+        files = [WEIGHTS]
     named = {}
-    for name, tensor in tensors.items():
+    for name, tensor in (item for file in files for item in _tensors(folder, file)):
         name = name.removeprefix("bert.")
-        if not name.startswith("cls.") and name != "embeddings.position_ids":
+        if not name.startswith(PRETRAINING_HEADS) and name != "embeddings.position_ids":
             # The first BERTs were converted from TensorFlow, where a norm's weight and bias have these names.
             name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
             named[name] = tensor
     return named
 
 
-def _check(folder: str | Path, tensors: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]) -> None:
-    """Compares names and shapes; the error has a line for each that differs."""
+def _tensors(folder: str | Path, file: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and float32 tensors of one safetensors file; its own numpy reader knows no bfloat16."""
+    try:
+        views = safetensors.deserialize(_read(folder, file))
+    except safetensors.SafetensorError as error:
+        raise TextrailError(f"a whole safetensors file at {folder}/{file}", str(error), "Fetch it again.") from error
+    for name, view in views:
+        if name.endswith("position_ids"):
+            continue
+        dtype = DTYPES.get(view["dtype"])
+        if dtype is None:
+            raise TextrailError(f"floats ({', '.join(DTYPES)}) in {folder}/{file}", f"{name} of type {view['dtype']}",
+                                "Take weights that are not quantised.")
+        yield name, np.frombuffer(view["data"], dtype).reshape(view["shape"]).astype("float32", copy=False)
+
+
+def check_tensors(where: str | Path, tensors: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]],
+                  names: Mapping[str, str] | None = None) -> None:
+    """Compares names and shapes.
+
+    Args:
+        where: the source, for the error.
+        tensors: what came.
+        expected: name → shape.
+        names: name → the name in the source, where they differ.
+
+    Raises:
+        TextrailError: with a line for each tensor that is missing, extra or misshapen.
+    """
     received = {name: tensor.shape for name, tensor in tensors.items()}
-    lines = [f"  {name}: expected {_shape(expected.get(name))}, received {_shape(received.get(name))}"
+    names = names or {}
+    lines = [f"  {name}{f' ({names[name]})' if name in names else ''}: expected {_shape(expected.get(name))}, "
+             f"received {_shape(received.get(name))}"
              for name in sorted(expected.keys() | received.keys()) if expected.get(name) != received.get(name)]
     if lines:
-        raise TextrailError(f"in {folder}/{WEIGHTS} the weights that its {CONFIG} calls for",
+        raise TextrailError(f"in {where} the weights that its configuration calls for",
                             f"{len(lines)} that differ:\n" + "\n".join(lines) + "\n",
-                            "Take both files from the same encoder, and a BERT without other layers.")
+                            "Take configuration and weights of the same encoder, and a BERT without other layers.")
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

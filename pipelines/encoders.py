@@ -1,0 +1,129 @@
+"""The `textrail encoder` commands: bring an encoder in, look at one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich import box
+from rich.table import Table
+
+from components.encoder_sources import layout_of, local_folder, read_encoder, weights_files, weights_sha256
+from modules.checkpoints import Checkpoint
+from modules.errors import TextrailError
+from modules.tokenization import SPECIALS
+from pipelines.console import plain_console
+
+
+def bring_in(source: dict[str, Any], folder: str, stream: TextIO) -> None:
+    """Checks an encoder and writes it in HuggingFace's layout.
+
+    Args:
+        source: what `read_encoder` takes.
+        folder: a new or empty folder.
+        stream: where to say what was written.
+
+    Raises:
+        TextrailError: the folder has files, or see `read_encoder`.
+    """
+    with new_folder(folder) as beside:
+        checkpoint = read_encoder(**source)
+        checkpoint.write(beside)
+    config = checkpoint.config
+    plain_console(stream).print(
+        f"{checkpoint.layout}: {config.num_hidden_layers} layers, {config.hidden_size} wide, {config.vocab_size} "
+        f"wordpieces, {'uncased' if checkpoint.vocabulary.lower_case else 'cased'}, in {folder}", soft_wrap=True)
+
+
+@contextmanager
+def new_folder(folder: str) -> Iterator[Path]:
+    """A folder to write in that gets its name when all is written.
+
+    Args:
+        folder: the name; must be missing or empty.
+
+    Yields:
+        A folder beside it, removed if anything fails.
+
+    Raises:
+        TextrailError: the folder has files.
+    """
+    target = Path(folder).expanduser().absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise TextrailError(f"a new or an empty folder at {folder}", "one with files" if target.is_dir() else "a file",
+                            "Name another one, or remove it.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+        inner = Path(beside) / target.name
+        inner.mkdir()
+        yield inner
+        if target.exists():
+            target.rmdir()
+        os.replace(inner, target)
+
+
+def show(source: dict[str, Any], summary: bool, stream: TextIO) -> None:
+    """Prints what an encoder is.
+
+    Args:
+        source: what `read_encoder` takes.
+        summary: whether to list each tensor, too.
+        stream: where to.
+
+    Raises:
+        TextrailError: see `read_encoder`.
+    """
+    checkpoint = read_encoder(**source)
+    folder = local_folder(source["source"])
+    layout = layout_of(folder)
+    config, vocabulary = checkpoint.config, checkpoint.vocabulary
+    parts: dict[str, int] = {"embeddings": 0, "blocks": 0, "pooler": 0, "head": 0}
+    for name, tensor in {**checkpoint.tensors, **checkpoint.head}.items():
+        part = {"encoder": "blocks", "classifier": "head"}.get(name.split(".")[0], name.split(".")[0])
+        parts[part] += tensor.size
+    rows = {
+        "source": source["source"], "folder": folder, "layout": checkpoint.layout,
+        "architecture": f"BERT, {config.num_hidden_layers} layers, {config.hidden_size} wide, "
+                        f"{config.num_attention_heads} heads, {config.intermediate_size} between",
+        "activation": config.hidden_act, "layer norm epsilon": f"{config.layer_norm_eps:g}",
+        "positions": f"{config.max_position_embeddings} tokens", "segments": config.type_vocab_size,
+        **{f"parameters, {part}": f"{count:,}" for part, count in parts.items() if count},
+        "parameters": f"{sum(parts.values()):,}",
+        "size on disk": f"{sum(path.stat().st_size for path in weights_files(folder, layout)) / 1e6:,.1f} MB",
+        "vocabulary": f"{len(vocabulary.pieces):,} wordpieces",
+        "case": "uncased" if vocabulary.lower_case else "cased",
+        "special tokens": ", ".join(f"{token} {vocabulary.ids[token]}" for token in SPECIALS),
+        **({"classes": ", ".join(checkpoint.labels)} if checkpoint.labels else {}),
+        "sha256 of weights": weights_sha256(folder, layout),
+    }
+    console = plain_console(stream)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in rows.items():
+        table.add_row(key, str(value))
+    console.print(table)
+    if summary:
+        console.print(_summary(checkpoint))
+
+
+def _summary(checkpoint: Checkpoint) -> Table:
+    """Each tensor, in the order in which a text passes them, and the total."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    tensors = {**checkpoint.tensors, **checkpoint.head}
+    total = sum(tensor.size for tensor in tensors.values())
+    table.add_column("tensor", footer="total", no_wrap=True)
+    table.add_column("shape", justify="right")
+    table.add_column("parameters", footer=f"{total:,}", justify="right")
+    for name in sorted(tensors, key=_place):
+        table.add_row(name, " × ".join(map(str, tensors[name].shape)), f"{tensors[name].size:,}")
+    return table
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    """Sorts embeddings, blocks by number, pooler, head."""
+    part, *rest = name.split(".")
+    return (("embeddings", "encoder", "pooler", "classifier").index(part), int(rest[1]) if part == "encoder" else 0,
+            name)
