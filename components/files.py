@@ -94,7 +94,7 @@ def describe_missing(path: str) -> str:
     if is_uri(path):
         return f"nothing at {path}"
     if os.path.isdir(path):
-        return f"a folder (its CSV files are {os.path.join(path, '*.csv')})"
+        return f"a folder (its files are {os.path.join(path, '*')})"
     folder, name = os.path.split(path.rstrip("/"))
     while folder and not os.path.isdir(folder) and os.path.dirname(folder) != folder:
         folder, name = os.path.split(folder)

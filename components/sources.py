@@ -7,8 +7,9 @@ from collections.abc import Callable
 from components.rows import Source
 from components.source_csv import CsvSource
 from components.source_tfds import TfdsSource
+from components.source_tfrecord import TfrecordSource
 
-SOURCES: dict[str, Callable[[dict], Source]] = {"csv": CsvSource, "tfds": TfdsSource}
+SOURCES: dict[str, Callable[[dict], Source]] = {"csv": CsvSource, "tfds": TfdsSource, "tfrecord": TfrecordSource}
 
 
 def make_source(data: dict) -> Source:

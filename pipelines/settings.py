@@ -446,7 +446,8 @@ def _override(raw: dict[str, Any], override: str) -> str:
     if not equals or not all(parts):
         raise TextrailError("--set key=value such as --set training.epochs=2", f"--set {override}", "Write it so.")
     try:
-        value = yaml.load(text, _Loader)
+        # GLUE calls its columns "#1 String"; nobody writes a comment on a command line.
+        value: Any = text if text.startswith("#") else yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise TextrailError(f"a YAML value after --set {key}=", f"{text!r}: {getattr(error, 'problem', error)}",
                             "Quote texts that have brackets, braces or colons.") from None

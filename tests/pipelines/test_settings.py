@@ -64,7 +64,7 @@ encoder:
 evaluation: {thresholds: {accuracy: {mim: 1}, loss: {}}, length_bands: [1, b]}
 push: {keep: true, wibble: 1}
 """) == [
-        "data.source: expected `csv` or `tfds`; received 'csvv'. Did you mean csv?",
+        "data.source: expected `csv`, `tfds` or `tfrecord`; received 'csvv'. Did you mean csv?",
         "data.path.trian: expected `train`, `validation` or `test`; received 'trian'. Did you mean train?",
         "data.path.train: expected a text; received 3. Put quotes around it to make it a text.",
         "data.text: expected a text; received 12. Put quotes around it to make it a text.",
