@@ -1,6 +1,6 @@
 """Where an encoder comes from: `minilm`, a folder, `hf://owner/name[@revision]`, or a TF Hub or Kaggle handle.
 
-Every source becomes a local folder, and every folder one of the layouts that `modules.checkpoints` reads. What a
+Every source becomes a local folder, and every folder one of the layouts that `modules.layouts` reads. What a
 run does whose steps are all cached needs no TensorFlow, so that it starts fast.
 """
 
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     """A way in which encoders lie in folders.
 
     Attributes:
-        name: key of `modules.checkpoints.READERS`.
+        name: key of `modules.layouts.READERS`.
         signs: patterns of files, one of which is there where the layout is.
         weights: patterns of the large files.
         others: patterns of the small files that are read beside them.
@@ -83,7 +83,8 @@ def read_encoder(source: str, sha256: str = "", lower_case: bool | None = None, 
         TextrailError: a file is missing, the weights have another hash, or they, the configuration and the vocabulary
             are not those of one BERT.
     """
-    from modules.checkpoints import READERS, Hints
+    from modules.checkpoints import Hints
+    from modules.layouts import READERS
 
     folder = local_folder(source)
     layout = layout_of(folder)

@@ -1,0 +1,11 @@
+"""The layouts in which encoders come, each with its reader."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from modules.checkpoints import Checkpoint, Hints, read_huggingface
+
+# Layout, as `components.encoder_sources` detects it → its reader.
+READERS: dict[str, Callable[[Path, Hints], Checkpoint]] = {
+    "huggingface": read_huggingface,
+}
