@@ -97,14 +97,25 @@ class BertConfig:
                                 "Take the config.json that belongs to the weights.")
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
 
-    def to_file(self, path: str | Path, labels: Sequence[str] = ()) -> None:
-        """Writes a config.json that HuggingFace's BertModel loads, with labels BertForSequenceClassification."""
-        kind = "BertForSequenceClassification" if labels else "BertModel"
-        values: dict[str, Any] = {"architectures": [kind], "model_type": "bert",
+    def to_file(self, path: str | Path, labels: Sequence[str] = (), pooling: Pooling | None = None) -> None:
+        """Writes a config.json that HuggingFace's classes load.
+
+        Args:
+            path: the file.
+            labels: classes of a head on top; without any it is a BertModel's.
+            pooling: what the head sees. Over the mean it is that of `modules/modeling_textrail.py`, which transformers
+                takes from beside the file.
+        """
+        values: dict[str, Any] = {"architectures": ["BertModel"], "model_type": "bert",
                                   "position_embedding_type": "absolute", **dataclasses.asdict(self)}
         if labels:
-            values |= {"id2label": {str(i): label for i, label in enumerate(labels)},
-                       "label2id": {label: i for i, label in enumerate(labels)}}
+            own = pooling == "mean"
+            kind = "BertForMeanSequenceClassification" if own else "BertForSequenceClassification"
+            values |= {"architectures": [kind], "id2label": {str(i): label for i, label in enumerate(labels)},
+                       "label2id": {label: i for i, label in enumerate(labels)},
+                       "problem_type": "single_label_classification"}
+            if own:
+                values["auto_map"] = {"AutoModelForSequenceClassification": f"modeling_textrail.{kind}"}
         with tf.io.gfile.GFile(str(path), "wb") as file:
             file.write((json.dumps(values, indent=2, sort_keys=True) + "\n").encode("utf-8"))
 

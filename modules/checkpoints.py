@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from modules.bert import BertConfig
+from modules.bert import BertConfig, Pooling
 from modules.errors import TextrailError
 from modules.tokenization import Vocabulary, split_vocabulary
-from modules.weights import CONFIG, TOKENIZER, VOCABULARY, check_tensors, expected_shapes, read_tensors, write_encoder
+from modules.weights import (
+    CONFIG,
+    HEADS,
+    TOKENIZER,
+    VOCABULARY,
+    check_tensors,
+    expected_shapes,
+    read_tensors,
+    write_encoder,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Checkpoint:
         vocabulary: wordpieces and case.
         head: of a fine-tuned classifier, `classifier.weight` [classes, hidden] and `classifier.bias` [classes].
         labels: its classes in the order of the head's rows.
+        pooling: what the head sees.
         names: HuggingFace's name → the layout's own, where they differ.
     """
 
@@ -51,6 +61,7 @@ class Checkpoint:
     vocabulary: Vocabulary
     head: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    pooling: Pooling | None = None
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def check(self, where: str | Path) -> None:
@@ -67,11 +78,24 @@ class Checkpoint:
             raise TextrailError(f"{self.config.vocab_size} wordpieces in the vocabulary of {where}, its vocab_size",
                                 f"{pieces}", "Take vocabulary and weights of the same encoder.")
         has_pooler = any(name.startswith("pooler.") for name in self.tensors)
-        check_tensors(where, self.tensors, expected_shapes(self.config, has_pooler), self.names)
+        expected = expected_shapes(self.config, has_pooler)
+        if self.head:
+            rows = len(self.labels)
+            expected |= {"classifier.weight": (rows, self.config.hidden_size), "classifier.bias": (rows,)}
+        check_tensors(where, self.tensors | self.head, expected, self.names)
 
-    def write(self, folder: str | Path) -> None:
-        """Writes it in HuggingFace's layout; files of the same names are replaced."""
-        write_encoder(folder, self.config, self.tensors | self.head, self.vocabulary, self.labels)
+    def write(self, folder: str | Path, max_length: int | None = None) -> None:
+        """Writes it in HuggingFace's layout, a classifier whole.
+
+        Args:
+            folder: created where missing; its files of the same names are replaced.
+            max_length: most tokens of a text; none leaves that to the reader.
+        """
+        tensors = self.tensors
+        if self.pooling:   # HuggingFace's classifiers have their encoder under a name of its own.
+            tensors = {f"bert.{name}": tensor for name, tensor in tensors.items()}
+            tensors |= {name.replace(HEADS["cls"], HEADS[self.pooling]): tensor for name, tensor in self.head.items()}
+        write_encoder(folder, self.config, tensors, self.vocabulary, self.labels, self.pooling, max_length)
 
 
 def read_huggingface(folder: Path, hints: Hints) -> Checkpoint:
@@ -89,20 +113,34 @@ def read_huggingface(folder: Path, hints: Hints) -> Checkpoint:
     """
     values = _json(folder / CONFIG)
     tensors = read_tensors(folder)
-    head = {name: tensors.pop(name) for name in list(tensors) if name.startswith("classifier.")}
-    labels = values.get("id2label", {}) if head else {}
+    heads = {pooling: _taken(tensors, prefix) for pooling, prefix in HEADS.items()}
+    pooling = next((pooling for pooling, head in heads.items() if _is_classifier(values, head)), None)
+    head = heads[pooling] if pooling else {}
     lower_case = hints.lower_case
     if lower_case is None:   # HuggingFace's default for BERT is to lower-case.
         lower_case = _json(folder / TOKENIZER).get("do_lower_case", True) if (folder / TOKENIZER).is_file() else True
     return Checkpoint("HuggingFace", BertConfig.from_values(values, folder / CONFIG), tensors,
-                      Vocabulary(_pieces(folder / VOCABULARY), lower_case), head,
-                      tuple(labels[key] for key in sorted(labels, key=int)))
+                      Vocabulary(_pieces(folder / VOCABULARY), lower_case), head, _labels(values, head), pooling)
 
 
-# Layout, as `components.encoder_sources` detects it → its reader.
-READERS: dict[str, Callable[[Path, Hints], Checkpoint]] = {
-    "huggingface": read_huggingface,
-}
+def _taken(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Takes a head out of the tensors of an encoder; its names are then `classifier.weight` and `classifier.bias`."""
+    return {HEADS["cls"] + name.removeprefix(prefix): tensors.pop(name)
+            for name in list(tensors) if name.startswith(prefix)}
+
+
+def _is_classifier(values: Mapping[str, Any], head: Mapping[str, np.ndarray]) -> bool:
+    """Whether a head chooses one of several classes; HuggingFace's other tasks have tensors of the same names."""
+    kinds = values.get("architectures") or ["BertForSequenceClassification"]
+    one_of_many = values.get("problem_type") in (None, "single_label_classification")
+    return len(head.get("classifier.weight", ())) > 1 and one_of_many and any(
+        kind.endswith("ForSequenceClassification") or kind.endswith("MeanSequenceClassification") for kind in kinds)
+
+
+def _labels(values: Mapping[str, Any], head: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """The classes' names; HuggingFace leaves out those that it made up."""
+    names = values.get("id2label") or {}
+    return tuple(str(names.get(str(row), f"LABEL_{row}")) for row in range(len(head.get("classifier.weight", ()))))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -154,7 +154,7 @@ class Tokenizer:
         """
         budget = max_length - len(parts) - 1
         if len(parts) == 2:
-            return self._join(truncate_pair(*parts, budget))
+            return self._join(truncate_pair(parts[0], parts[1], budget))
         if truncate == "middle":
             return self._join([cut_middle(parts[0], budget)])
         return self._join([_keep(parts[0], tf.minimum(parts[0].row_lengths(), budget))])

@@ -21,14 +21,16 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
-from modules.bert import Bert, BertConfig
+from modules.bert import Bert, BertConfig, Pooling
 from modules.errors import TextrailError
 from modules.tokenization import Vocabulary, split_vocabulary
 from modules.transformer import AddNorm, Linear
 
 CONFIG, VOCABULARY, WEIGHTS, TOKENIZER = "config.json", "vocab.txt", "model.safetensors", "tokenizer_config.json"
 SHARDS = "model.safetensors.index.json"
-HEAD = "classifier."   # what a fine-tuned classifier has beside its encoder
+# What a fine-tuned classifier has beside its encoder, by what its head sees. Only over BERT's pooler is it a
+# `BertForSequenceClassification`, so that alone has the names of one.
+HEADS: dict[Pooling, str] = {"cls": "classifier.", "mean": "mean_classifier."}
 PRETRAINING_HEADS = ("cls.", "qa_outputs.")
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
@@ -106,12 +108,13 @@ def load_encoder(folder: str | Path, dropout: float = 0.1, seed: int | None = No
         TextrailError: a file is missing or wrong, or the weights are not those that the configuration calls for.
     """
     config = load_config(folder)
-    tensors = {name: tensor for name, tensor in read_tensors(folder).items() if not name.startswith(HEAD)}
+    tensors = {name: tensor for name, tensor in read_tensors(folder).items()
+               if not name.startswith(tuple(HEADS.values()))}
     has_pooler = any(name.startswith("pooler.") for name in tensors)
     bert = Bert(config, dropout, seed, with_pooler=has_pooler or new_pooler, name="bert")
-    slots = [slot for slot in _slots(bert) if has_pooler or not slot.names[0].startswith("pooler.")]
-    check_tensors(folder, tensors, {name: slot.shape for slot in slots for name in slot.names})
-    for slot in slots:
+    wanted = [slot for slot in slots(bert) if has_pooler or not slot.names[0].startswith("pooler.")]
+    check_tensors(folder, tensors, {name: slot.shape for slot in wanted for name in slot.names})
+    for slot in wanted:
         parts = [tensors[name].T if slot.transposed else tensors[name] for name in slot.names]
         slot.variable.assign(np.concatenate(parts, axis=-1))
     return bert
@@ -135,14 +138,14 @@ def save_encoder(folder: str | Path, bert: Bert, config: BertConfig, vocab_file:
 def encoder_tensors(bert: Bert) -> dict[str, np.ndarray]:
     """An encoder's weights under HuggingFace's names and in its shapes."""
     tensors: dict[str, np.ndarray] = {}
-    for slot in _slots(bert):
+    for slot in slots(bert):
         parts = np.split(np.asarray(slot.variable), len(slot.names), axis=-1)
         tensors |= {name: part.T if slot.transposed else part for name, part in zip(slot.names, parts, strict=True)}
     return tensors
 
 
 def write_encoder(folder: str | Path, config: BertConfig, tensors: dict[str, np.ndarray], vocabulary: Vocabulary,
-                  labels: Sequence[str] = ()) -> None:
+                  labels: Sequence[str] = (), pooling: Pooling | None = None, max_length: int | None = None) -> None:
     """Writes tensors in HuggingFace's layout.
 
     Args:
@@ -150,24 +153,43 @@ def write_encoder(folder: str | Path, config: BertConfig, tensors: dict[str, np.
         config: sizes, activation and epsilon.
         tensors: under HuggingFace's names.
         vocabulary: wordpieces and case.
-        labels: classes in the order of the rows of `classifier.weight`, where there is one.
+        labels: see `write_description`.
+        pooling: see `write_description`.
+        max_length: see `write_description`.
     """
-    tf.io.gfile.makedirs(str(folder))
-    tokenizer = {"do_lower_case": vocabulary.lower_case, "tokenizer_class": "BertTokenizer"}
-    config.to_file(f"{folder}/{CONFIG}", labels)
-    _write(folder, TOKENIZER, json.dumps(tokenizer, indent=2).encode() + b"\n")
-    _write(folder, VOCABULARY, "".join(f"{piece}\n" for piece in vocabulary.pieces).encode("utf-8"))
+    write_description(folder, config, vocabulary, labels, pooling, max_length)
     # "pt" is the layout's name for [out, in] kernels; transformers refuses files without it.
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     _write(folder, WEIGHTS, safetensors.numpy.save(contiguous, metadata={"format": "pt"}))
 
 
+def write_description(folder: str | Path, config: BertConfig, vocabulary: Vocabulary, labels: Sequence[str] = (),
+                      pooling: Pooling | None = None, max_length: int | None = None) -> None:
+    """Writes what stands beside the weights: `config.json`, `vocab.txt` and `tokenizer_config.json`.
+
+    Args:
+        folder: created where missing; its files of the same names are replaced.
+        config: sizes, activation and epsilon.
+        vocabulary: wordpieces and case.
+        labels: classes in the order of the rows of the head, where there is one.
+        pooling: what the head sees.
+        max_length: most tokens of a text; none leaves that to the reader.
+    """
+    tf.io.gfile.makedirs(str(folder))
+    tokenizer = {"do_lower_case": vocabulary.lower_case, "tokenizer_class": "BertTokenizer"}
+    if max_length is not None:
+        tokenizer["model_max_length"] = max_length
+    config.to_file(f"{folder}/{CONFIG}", labels, pooling)
+    _write(folder, TOKENIZER, json.dumps(tokenizer, indent=2).encode() + b"\n")
+    _write(folder, VOCABULARY, "".join(f"{piece}\n" for piece in vocabulary.pieces).encode("utf-8"))
+
+
 def expected_shapes(config: BertConfig, with_pooler: bool) -> dict[str, tuple[int, ...]]:
     """HuggingFace's name → shape of every tensor that a configuration calls for."""
-    return {name: slot.shape for slot in _slots(Bert(config, with_pooler=with_pooler)) for name in slot.names}
+    return {name: slot.shape for slot in slots(Bert(config, with_pooler=with_pooler)) for name in slot.names}
 
 
-def _slots(bert: Bert) -> Iterator[Slot]:
+def slots(bert: Bert) -> Iterator[Slot]:
     """All weights of an encoder."""
 
     def linear(layer: Linear, *names: str) -> Iterator[Slot]:
