@@ -6,7 +6,8 @@ Two steps with a tiny exchange between them, as an external sort works:
    leaves that open) and its shard. Rows are held up to SPILL_BYTES, then spilled to a temporary file, shard by shard.
    Beam carries only where each shard's rows lie.
 2. For each shard a worker collects its rows from all spills, sorts them by digest and writes one file. As digests know
-   nothing of the input's order, that is a shuffle, and the same one every time whatever the runner.
+   nothing of the input's order, that is a shuffle, and the same one every time whatever the runner. A seed makes it
+   another one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import tensorflow as tf
 
 from components.rows import SPLITS, BadRow, Piece, Row, Source
 from modules.errors import TextrailError
+from modules.progress import report as tell
 
 SHARD_BYTES = 64 << 20   # Text aimed at in one shard: what step 2 holds at a time.
 SPILL_BYTES = 32 << 20   # Text that step 1 holds before it spills.
@@ -41,6 +43,22 @@ Rows = list[tuple[bytes, bytes]]   # Digest and serialized tf.Example.
 Spill = tuple[str, int, int]
 
 
+class ShardFile(NamedTuple):
+    """A file that step 2 wrote.
+
+    Attributes:
+        split: train, validation or test.
+        file: its path inside the folder of the splits.
+        rows: how many records it has.
+        text_bytes: of its records, uncompressed.
+    """
+
+    split: str
+    file: str
+    rows: int
+    text_bytes: int
+
+
 class Plan:
     """Which split and which shard a row goes to.
 
@@ -48,12 +66,15 @@ class Plan:
         pieces: all of the source's pieces.
         shares: split → share of the rows whose piece names no split; they sum to 1.
         shard_bytes: text aimed at in one shard.
+        seed: of the order of the rows, among the shards and within them; no split depends on it. None orders by the
+            digest itself.
 
     Attributes:
         shards: split → number of shards, in the order train, validation, test.
     """
 
-    def __init__(self, pieces: Sequence[Piece], shares: dict[str, float], shard_bytes: int):
+    def __init__(self, pieces: Sequence[Piece], shares: dict[str, float], shard_bytes: int,
+                 seed: int | None = None):
         sizes: dict[str, float] = defaultdict(float)
         for piece in pieces:
             for split, share in ({piece.split: 1.0} if piece.split else shares).items():
@@ -67,13 +88,18 @@ class Plan:
                 total += shares[split]
                 ends.append((split, total * 2**64))
         self._ends = ends
+        self._key = b"" if seed is None else str(seed).encode()
 
     def shard_of(self, digest: bytes, split: str | None) -> Shard:
         """The shard of a row with this digest, whose piece names this split or none."""
         if split is None:
             place = int.from_bytes(digest[:8], "big")
             split = next((split for split, end in self._ends if place < end), self._ends[-1][0])
-        return split, int.from_bytes(digest[8:], "big") % self.shards[split]
+        return split, int.from_bytes(self.order_of(digest)[8:], "big") % self.shards[split]
+
+    def order_of(self, digest: bytes) -> bytes:
+        """The 16 bytes that a row of this digest is sorted by."""
+        return hashlib.blake2b(digest, digest_size=16, key=self._key).digest() if self._key else digest
 
 
 def row_digest(row: Row) -> bytes:
@@ -122,7 +148,7 @@ class _ReadPiece(beam.DoFn):
                     bad.add(row)
                     continue
                 digest, example = row_digest(row), self._encode(row)
-                held[self._plan.shard_of(digest, piece.split)].append((digest, example))
+                held[self._plan.shard_of(digest, piece.split)].append((self._plan.order_of(digest), example))
                 size += len(example)
                 if size >= SPILL_BYTES:
                     yield from self._spill(held)
@@ -131,6 +157,7 @@ class _ReadPiece(beam.DoFn):
             yield from self._spill(held)
         except TextrailError as error:
             report["error"] = [error.expected, error.received, error.fix]
+        tell(f"part {number + 1}: {report['read']:,} rows read")
         report |= {"skipped": bad.close(), "skipped_file": bad.path}
         yield beam.pvalue.TaggedOutput("reports", report)
 
@@ -165,7 +192,7 @@ class _BadRows:
 
 
 class _WriteShard(beam.DoFn):
-    """Step 2, for a shard and its spills. Outputs a dict with the shard's split and its number of rows."""
+    """Step 2, for a shard and its spills. Outputs a dict that tells what was written, as `ShardFile` has it."""
 
     def __init__(self, plan: Plan, uri: str, temp: str):
         self._plan, self._uri, self._temp = plan, uri, temp
@@ -182,10 +209,11 @@ class _WriteShard(beam.DoFn):
         with tf.io.TFRecordWriter(unfinished, tf.io.TFRecordOptions("GZIP", compression_level=1)) as writer:
             for _, example in rows:
                 writer.write(example)
-        name = f"data_tfrecord-{number:05d}-of-{self._plan.shards[split]:05d}.gz"
+        name = f"Split-{split}/data_tfrecord-{number:05d}-of-{self._plan.shards[split]:05d}.gz"
         # Renamed when complete, so that a killed or repeated attempt leaves no half file.
-        tf.io.gfile.rename(unfinished, os.path.join(self._uri, f"Split-{split}", name), overwrite=True)
-        yield {"split": split, "written": len(rows)}
+        tf.io.gfile.rename(unfinished, os.path.join(self._uri, name), overwrite=True)
+        tell(f"{name}: {len(rows):,} rows written")
+        yield {"written": ShardFile(split, name, len(rows), sum(len(example) for _, example in rows))._asdict()}
 
 
 def _load(spill: Spill) -> Rows:
@@ -235,10 +263,11 @@ def write_splits(pipeline: beam.Pipeline, source: Source, names: Sequence[str], 
 
 
 class Counts(NamedTuple):
-    """What `finish` found: rows written to each split, and rows skipped."""
+    """What `finish` found: rows written to each split, rows skipped, and the files in the order of their names."""
 
     written: dict[str, int]
     skipped: int
+    shards: list[ShardFile]
 
 
 def finish(uri: str, temp: str, plan: Plan, skip: bool) -> Counts:
@@ -265,17 +294,16 @@ def finish(uri: str, temp: str, plan: Plan, skip: bool) -> Counts:
     if skipped and not skip:
         raise unusable(skipped, read, (BadRow(*(fields[name] for name in BadRow._fields))
                                        for fields in map(json.loads, _lines(lists))))
-    written = dict.fromkeys(plan.shards, 0)
-    for part in summary:
-        if "written" in part:
-            written[part["split"]] += part["written"]
+    shards = sorted((ShardFile(**part["written"]) for part in summary if "written" in part),
+                    key=lambda shard: (list(plan.shards).index(shard.split), shard.file))
+    written = {split: sum(shard.rows for shard in shards if shard.split == split) for split in plan.shards}
     assert read == sum(written.values()) + skipped, f"{read} rows read, {written} written, {skipped} skipped"
     check_no_split_is_empty(written, skipped)
     if skipped:
         with tf.io.gfile.GFile(os.path.join(uri, SKIPPED), "w") as file:
             for line in _lines(lists):
                 file.write(line)
-    return Counts(written, skipped)
+    return Counts(written, skipped, shards)
 
 
 def unusable(skipped: int, read: int, bad: Iterable[BadRow]) -> TextrailError:

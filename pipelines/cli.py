@@ -105,6 +105,16 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("encoder", help="bring a pretrained BERT in, look at one, take ours out")
     _add_encoder_commands(command.add_subparsers(metavar="COMMAND", required=True))
 
+    command = commands.add_parser("convert", help="prepare data once: rows to shuffled TFRecord files")
+    command.add_argument("source", metavar="NAME|FILE|DATA",
+                         help="a run, whose data is meant, or data files: CSV, TSV or TFRecord, a pattern too")
+    command.add_argument("out", metavar="OUT", help="folder to write")
+    command.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
+                         help="another value for data.KEY, such as data.text=review, or for seed; repeatable")
+    command.add_argument("--shard-mb", metavar="MB", type=int, default=64,
+                         help="text in a file, before compression; so much is held in memory (default: 64)")
+    command.set_defaults(command=_convert)
+
     command = commands.add_parser("doctor", parents=[place], help="what is installed, what is missing, and the fix")
     command.set_defaults(command=_doctor)
     return parser
@@ -324,6 +334,26 @@ def _as_json(row: Sequence[str], answer: Prediction) -> str:
 def _shortened(text: str, width: int = 80) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[:width - 1] + "…"
+
+
+def _convert(options: argparse.Namespace) -> int:
+    import yaml
+
+    from pipelines import settings
+    from pipelines.console import captured, ticking
+
+    loaded = settings.load_data(options.source, options.overrides)
+    with captured(os.devnull) as screen:
+        with ticking(screen):
+            from pipelines.convert import convert
+
+            done = convert(loaded, options.out, options.shard_mb)
+        rows = ", ".join(f"{split} {count:,}" for split, count in done.rows.items())
+        skipped = f"{done.skipped:,}{' (listed in skipped_rows.jsonl there)' if done.skipped else ''}"
+        print(f"rows: {rows}; skipped {skipped}; {done.shards} files in {done.data['path']}. "
+              "Settings that read them:\n\n"
+              + yaml.safe_dump({"data": done.data}, sort_keys=False, allow_unicode=True), file=screen)
+    return OK
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -84,6 +84,19 @@ def plain_console(stream: TextIO) -> Console:
                    no_color=None if is_live(stream) else True)
 
 
+@contextmanager
+def ticking(stream: TextIO) -> Iterator[None]:
+    """Shows the newest progress in one line of a terminal for as long as the block lasts; elsewhere nothing."""
+    with plain_console(stream).status("reading") as status:
+        handler = logging.Handler()
+        handler.emit = lambda record: status.update(record.getMessage())   # type: ignore[method-assign]
+        LOGGER.addHandler(handler)
+        try:
+            yield
+        finally:
+            LOGGER.removeHandler(handler)
+
+
 class PlainView(logging.Handler):
     """One line an event, for files, pipes and CI. Use it as a context; it is a `local_runner.Listener`."""
 
