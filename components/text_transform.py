@@ -191,8 +191,8 @@ def check_positions(encoder: str, max_length: int) -> None:
         TextrailError: the encoder has fewer positions than a text may have tokens.
     """
     with tf.io.gfile.GFile(os.path.join(encoder, "config.json")) as file:
-        positions = json.load(file)["max_position_embeddings"]
-    if max_length > positions:
+        positions = json.load(file)["max_position_embeddings"]  # none where a SavedModel does not say
+    if positions is not None and max_length > positions:
         raise TextrailError(f"model.max_length of at most {positions}, as many positions as the encoder has",
                             str(max_length), f"Set model.max_length to {positions} or less.")
 
