@@ -120,7 +120,7 @@ def read_huggingface(folder: Path, hints: Hints) -> Checkpoint:
     if lower_case is None:   # HuggingFace's default for BERT is to lower-case.
         lower_case = _json(folder / TOKENIZER).get("do_lower_case", True) if (folder / TOKENIZER).is_file() else True
     return Checkpoint("HuggingFace", BertConfig.from_values(values, folder / CONFIG), tensors,
-                      Vocabulary(_pieces(folder / VOCABULARY), lower_case), head, _labels(values, head), pooling)
+                      Vocabulary(read_pieces(folder / VOCABULARY), lower_case), head, _labels(values, head), pooling)
 
 
 def _taken(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -150,7 +150,12 @@ def _json(path: Path) -> dict[str, Any]:
         raise TextrailError(f"JSON in {path}", f"something else ({error})", "Fetch the encoder again.") from error
 
 
-def _pieces(path: Path) -> tuple[str, ...]:
+def read_pieces(path: Path) -> tuple[str, ...]:
+    """The wordpieces of a `vocab.txt`.
+
+    Raises:
+        TextrailError: there is no such file, or it is not UTF-8.
+    """
     try:
         return tuple(split_vocabulary(path.read_bytes().decode("utf-8")))
     except (OSError, ValueError) as error:
