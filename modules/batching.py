@@ -1,22 +1,50 @@
 """From transformed records to batches: short texts with short texts, padded no further than their bucket.
 
 The records hold token ids without padding. A batch holds examples of one length bucket, as many as fit the token
-budget, so that arithmetic is spent on tokens and not on padding.
+budget, so that arithmetic is spent on tokens and not on padding. One function a stage, in this order:
+
+    read → cached → shuffled → parsed → bucketed → prefetched        all but the first two: `make_batches`
+
+Examples travel as serialized records until they are shuffled, then many to a tensor: tf.data's cost is one of calls,
+and a stage that is called once an example costs more than all the work in it (docs/loading.md has the figures).
 
 Worked example: with buckets of 4 tokens up to 12 and a budget of 24 tokens, texts of 3, 4, 10, 2 and 11 tokens
-become one batch [3, 4] of the texts with 3, 4 and 2 tokens and one batch [2, 12] of those with 10 and 11.
+become one batch [2, 12] of the texts with 10 and 11 tokens and one batch [3, 4] of those with 3, 4 and 2.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import tensorflow as tf
 
 from modules.errors import TextrailError
 
-Example = dict[str, tf.Tensor]
+
+@dataclass(frozen=True)
+class Loading:
+    """How examples get from files into batches; `training.loading` in the settings.
+
+    Attributes:
+        interleave_files: files read at once.
+        interleave_records: records taken from a file before the next one's turn.
+        parse_batch: records parsed by one call.
+        parse_calls: such calls at a time.
+        cache: `memory` or `disk` keeps the records, uncompressed, after the first pass over the files.
+        prefetch: batches made ready while the model computes.
+        deterministic: whether every pass has the same order, whatever comes ready first.
+    """
+
+    interleave_files: int = 16
+    interleave_records: int = 16
+    parse_batch: int = 512
+    parse_calls: int | Literal["auto"] = "auto"
+    cache: Literal["none", "memory", "disk"] = "none"
+    prefetch: int | Literal["auto"] = "auto"
+    deterministic: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,7 +75,7 @@ class Buckets:
         return cls(lengths, tuple(max(size, multiple_of) for size in sizes))
 
     def index(self, length: tf.Tensor) -> tf.Tensor:
-        """[...] int64 bucket of each length."""
+        """[n] int64 bucket of each length [n]."""
         return tf.searchsorted(tf.constant(self.lengths, tf.int64), tf.cast(length, tf.int64), side="left",
                                out_type=tf.int64)
 
@@ -56,17 +84,17 @@ class Buckets:
         return sum(-(-count // size) for count, size in zip(counts, self.sizes, strict=True))
 
 
-def read_examples(files: Sequence[str], features: dict[str, tf.DType], *, parse_batch: int = 512) -> tf.data.Dataset:
-    """Reads transformed records, in an order that repeats.
+def read(files: Sequence[str], loading: Loading) -> tf.data.Dataset:
+    """Reads transformed records: some from each file in turn, the files in the order of their names.
+
+    With two files of the records a1 a2 a3 and b1 b2, and `interleave_records` 2: a1 a2 b1 b2 a3.
 
     Args:
         files: gzip TFRecord files of tf.Examples.
-        features: name → dtype; a name ending in `$ragged_values` gives a vector under the name before the `$`,
-            any other a scalar.
-        parse_batch: records parsed by one call, which costs far less than one call a record.
+        loading: `interleave_files`, `interleave_records`, `deterministic`.
 
     Returns:
-        A dataset of dicts: ragged features [length], others [].
+        A dataset of serialized tf.Examples, [] string.
 
     Raises:
         TextrailError: no files.
@@ -74,23 +102,71 @@ def read_examples(files: Sequence[str], features: dict[str, tf.DType], *, parse_
     if not files:
         raise TextrailError("transformed records", "an empty list of files",
                             "Look at the Transform step: the split it should have written has no rows.")
-    spec: dict[str, tf.io.RaggedFeature | tf.io.FixedLenFeature] = {}
-    for name, dtype in features.items():
-        spec[name.split("$")[0]] = (
-            tf.io.RaggedFeature(dtype, value_key=name, row_splits_dtype=tf.int64) if "$" in name
-            else tf.io.FixedLenFeature([], dtype))
-    records = tf.data.Dataset.from_tensor_slices(sorted(files)).interleave(
-        lambda file: tf.data.TFRecordDataset(file, compression_type="GZIP"),
-        cycle_length=16, block_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return records.batch(parse_batch).map(
-        lambda serialized: tf.io.parse_example(serialized, spec), num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    options = tf.data.Options()
+    options.deterministic = loading.deterministic
+    return tf.data.Dataset.from_tensor_slices(sorted(files)).interleave(
+        lambda file: tf.data.TFRecordDataset(file, compression_type="GZIP"), cycle_length=loading.interleave_files,
+        block_length=loading.interleave_records, num_parallel_calls=tf.data.AUTOTUNE).with_options(options)
+
+
+def cached(records: tf.data.Dataset, loading: Loading, folder: str) -> tf.data.Dataset:
+    """Keeps records where `loading.cache` says, from the first pass that reads all of them.
+
+    Args:
+        records: what `read` gives. Parsing them again is cheaper than shuffling parsed ones, see docs/loading.md.
+        loading: `cache`.
+        folder: where `disk` writes; no other training may. What a killed one has half written there is deleted.
+
+    Returns:
+        The same records in the same order.
+    """
+    if loading.cache == "none":
+        return records
+    if loading.cache == "memory":
+        return records.cache()
+    path = os.path.join(folder, "records")
+    # tf.data writes the index last; without it there is at most a beginning, and a lock that would stop the next run.
+    if not tf.io.gfile.exists(f"{path}.index") and tf.io.gfile.exists(folder):
+        tf.io.gfile.rmtree(folder)
+    tf.io.gfile.makedirs(folder)
+    return records.cache(path)
+
+
+def shuffled(records: tf.data.Dataset, buffer: int, seed: int) -> tf.data.Dataset:
+    """Draws each record at random from the next `buffer` ones; the same seed draws the same."""
+    return records.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
+
+
+def parsed(records: tf.data.Dataset, features: dict[str, tf.DType], loading: Loading) -> tf.data.Dataset:
+    """Parses `parse_batch` records at a time, which costs far less than one call a record.
+
+    Args:
+        records: serialized tf.Examples.
+        features: name → dtype; a name ending in `$ragged_values` gives token ids under the name before the `$`,
+            any other a scalar.
+        loading: `parse_batch`, `parse_calls`.
+
+    Returns:
+        A dataset of dicts: token ids [n, (tokens)] int32 ragged, others [n], where n is `parse_batch` or, at the end,
+        what is left.
+    """
+    spec: dict[str, tf.io.RaggedFeature | tf.io.FixedLenFeature] = {
+        name.split("$")[0]: tf.io.RaggedFeature(dtype, value_key=name, row_splits_dtype=tf.int64) if "$" in name
+        else tf.io.FixedLenFeature([], dtype) for name, dtype in features.items()}
+
+    def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor | tf.RaggedTensor]:
+        examples = tf.io.parse_example(serialized, spec)
+        return {name: tf.cast(value, tf.int32) if isinstance(value, tf.RaggedTensor) else value
+                for name, value in examples.items()}
+
+    return records.batch(loading.parse_batch).map(parse, num_parallel_calls=_or_auto(loading.parse_calls))
 
 
 def count_by_bucket(examples: tf.data.Dataset, buckets: Buckets, ragged: str) -> tuple[list[int], int]:
     """Counts examples of each bucket and all tokens in one pass.
 
     Args:
-        examples: what `read_examples` gives.
+        examples: what `parsed` gives.
         buckets: the grouping.
         ragged: name of the feature whose length decides.
 
@@ -100,44 +176,120 @@ def count_by_bucket(examples: tf.data.Dataset, buckets: Buckets, ragged: str) ->
     Raises:
         TextrailError: an example longer than the last bucket.
     """
-    lengths = examples.map(lambda example: tf.size(example[ragged], out_type=tf.int64)).batch(4096)
-    counts = tf.zeros([len(buckets.lengths) + 1], tf.int64)
-    counts, tokens = lengths.reduce(
-        (counts, tf.constant(0, tf.int64)),
-        lambda state, batch: (
-            state[0] + tf.math.bincount(tf.cast(buckets.index(batch), tf.int32), minlength=len(buckets.lengths) + 1,
-                                        maxlength=len(buckets.lengths) + 1, dtype=tf.int64),
-            state[1] + tf.reduce_sum(batch)))
-    counts = counts.numpy().tolist()
+    bins = len(buckets.lengths) + 1
+
+    def add(state: tuple[tf.Tensor, tf.Tensor], some: dict[str, tf.RaggedTensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        lengths = some[ragged].row_lengths()  # [n]
+        found = tf.math.bincount(tf.cast(buckets.index(lengths), tf.int32), minlength=bins, maxlength=bins,
+                                 dtype=tf.int64)  # [bins]
+        return state[0] + found, state[1] + tf.reduce_sum(lengths)
+
+    found, tokens = examples.reduce((tf.zeros([bins], tf.int64), tf.constant(0, tf.int64)), add)
+    counts = found.numpy().tolist()
     if counts.pop():
         raise TextrailError(f"examples of at most {buckets.lengths[-1]} tokens", "longer ones in the records",
                             "Set model.max_length to the length that the Transform step cut to.")
     return counts, int(tokens)
 
 
-def bucketed(examples: tf.data.Dataset, buckets: Buckets, ragged: str, pad_id: int, *, shuffle_buffer: int = 0,
-             seed: int = 0) -> tf.data.Dataset:
+def bucketed(examples: tf.data.Dataset, buckets: Buckets, ragged: str, pad_id: int) -> tf.data.Dataset:
     """Groups examples by length and pads each batch to its bucket.
 
+    Batches and their order are those of `tf.data.Dataset.bucket_by_sequence_length`: a batch leaves when its last
+    example arrives, and at the end what is left over leaves, shortest bucket first. How many examples come in one
+    element makes no difference.
+
     Args:
-        examples: what `read_examples` gives.
+        examples: what `parsed` gives, none longer than the last bucket.
         buckets: the grouping.
         ragged: name of the feature that is padded and whose length decides.
         pad_id: what it is padded with.
+
+    Returns:
+        A dataset of dicts: `ragged` [batch, bucket length], others [batch].
+    """
+    spec, ends = examples.element_spec, tf.constant(buckets.lengths, tf.int64)
+    nothing = {name: tf.RaggedTensor.from_row_splits(tf.zeros([0], one.dtype), tf.zeros([1], tf.int64))
+               if isinstance(one, tf.RaggedTensorSpec) else tf.zeros([0], one.dtype) for name, one in spec.items()}
+
+    def group(waiting, arrived):
+        some, is_end = arrived
+        waiting = tf.nest.pack_sequence_as(spec, waiting, expand_composites=True)
+        some = {name: tf.concat([waiting[name], some[name]], axis=0) for name in spec}
+        bucket = buckets.index(some[ragged].row_lengths())
+        leaving, staying = _full_batches(bucket, tf.constant(buckets.sizes, tf.int64), is_end)
+        lengths = tf.gather(ends, tf.gather(bucket, leaving[:, :1].values))  # [batches]
+        return _flat({name: tf.gather(some[name], staying) for name in spec}), (some, leaving, lengths)
+
+    def cut(some, leaving, lengths):
+        def pad(rows, length):
+            batch = {name: tf.gather(some[name], rows) for name in spec}
+            return batch | {ragged: batch[ragged].to_tensor(pad_id, shape=tf.stack([-1, length]))}
+
+        return tf.data.Dataset.from_tensor_slices((leaving, lengths)).map(pad)
+
+    end = tf.data.Dataset.from_tensors((nothing, True))
+    # tf.data's scan keeps plain tensors only, so what waits is kept flat.
+    return examples.map(lambda some: (some, False)).concatenate(end).scan(_flat(nothing), group).flat_map(cut)
+
+
+# Traced once: tf.data would trace it anew for every epoch, and there twice.
+@tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.int64),
+                                               tf.TensorSpec([], tf.bool)])
+def _full_batches(bucket: tf.Tensor, sizes: tf.Tensor, is_end: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+    """Which examples make a batch; all do at the end.
+
+    With the sizes 2 and 3, the buckets 0 1 0 1 0 make the batch [0, 2] and leave 4, 1, 3, in the order of buckets.
+
+    Args:
+        bucket: [n] int64, of each example in the order in which they came.
+        sizes: [buckets] int64, examples in a batch.
+        is_end: [] bool.
+
+    Returns:
+        Positions of those leaving [batches, (batch)] int32, the batch that was full first first, and of those staying.
+    """
+    order = tf.argsort(bucket, stable=True)  # [n]
+    bucket = tf.gather(bucket, order)
+    counts = tf.math.bincount(tf.cast(bucket, tf.int32), minlength=tf.size(sizes), dtype=tf.int64)  # [buckets]
+    rank = tf.range(tf.size(bucket, out_type=tf.int64)) - tf.gather(tf.cumsum(counts, exclusive=True), bucket)  # [n]
+    is_leaving = rank < tf.gather(tf.where(is_end, counts, counts // sizes * sizes), bucket)
+    starts = tf.where(tf.boolean_mask(rank % tf.gather(sizes, bucket) == 0, is_leaving))[:, 0]  # [batches]
+    leaving = tf.RaggedTensor.from_row_starts(tf.boolean_mask(order, is_leaving), starts)
+    return (tf.gather(leaving, tf.argsort(tf.reduce_max(leaving, axis=1))),
+            tf.boolean_mask(order, tf.logical_not(is_leaving)))
+
+
+def _flat(examples: dict[str, tf.Tensor | tf.RaggedTensor]) -> tuple[tf.Tensor, ...]:
+    return tuple(tf.nest.flatten(examples, expand_composites=True))
+
+
+def prefetched(batches: tf.data.Dataset, loading: Loading) -> tf.data.Dataset:
+    """Makes `prefetch` batches ready while the model computes on another; 0 makes none."""
+    return batches.prefetch(_or_auto(loading.prefetch)) if loading.prefetch else batches
+
+
+def make_batches(records: tf.data.Dataset, features: dict[str, tf.DType], buckets: Buckets, ragged: str, pad_id: int,
+                 loading: Loading, *, shuffle_buffer: int = 0, seed: int = 0) -> tf.data.Dataset:
+    """The stages from records to batches ready for the model.
+
+    Args:
+        records: what `read` or `cached` gives.
+        features: see `parsed`.
+        buckets: see `bucketed`, as `ragged` and `pad_id`.
+        ragged: the feature that is padded.
+        pad_id: what it is padded with.
+        loading: how.
         shuffle_buffer: examples held for shuffling, 0 keeps the order.
         seed: of the shuffling; another for every epoch.
 
     Returns:
-        A dataset of dicts: `ragged` [batch, bucket length] int32, others [batch].
+        What `bucketed` gives; with `loading.deterministic` the same batches for the same seed, wherever it runs.
     """
     if shuffle_buffer:
-        examples = examples.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
-    examples = examples.map(lambda example: {**example, ragged: tf.cast(example[ragged], tf.int32)})
-    shapes = {name: [None] if name == ragged else spec.shape for name, spec in examples.element_spec.items()}
-    padding = {name: tf.constant(pad_id if name == ragged else 0, spec.dtype)
-               for name, spec in examples.element_spec.items()}
-    return examples.bucket_by_sequence_length(
-        lambda example: tf.size(example[ragged]),
-        # TensorFlow's boundaries are exclusive upper ends, and what is padded to a boundary ends one before it.
-        bucket_boundaries=[length + 1 for length in buckets.lengths], bucket_batch_sizes=[*buckets.sizes, 1],
-        padded_shapes=shapes, padding_values=padding, pad_to_bucket_boundary=True).prefetch(tf.data.AUTOTUNE)
+        records = shuffled(records, shuffle_buffer, seed)
+    return prefetched(bucketed(parsed(records, features, loading), buckets, ragged, pad_id), loading)
+
+
+def _or_auto(number: int | Literal["auto"]) -> int:
+    return tf.data.AUTOTUNE if number == "auto" else number

@@ -1,11 +1,30 @@
+import dataclasses
+import itertools
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from modules.batching import Buckets, bucketed, count_by_bucket, read_examples
+from modules.batching import (
+    Buckets,
+    Loading,
+    _full_batches,
+    bucketed,
+    cached,
+    count_by_bucket,
+    make_batches,
+    parsed,
+    prefetched,
+    read,
+)
 from modules.errors import TextrailError
+from pipelines import settings
 
 FEATURES = {"token_ids$ragged_values": tf.int64, "label_id": tf.int64}
+LENGTHS = np.random.default_rng(1).integers(2, 41, 500).tolist()
+BUCKETS = Buckets.of(40, 8, 160, 16)
+USUAL = Loading()
 
 
 def write(path, rows: list[tuple[list[int], int]]) -> str:
@@ -23,6 +42,30 @@ def rows_of(lengths: list[int]) -> list[tuple[list[int], int]]:
     return [([i + 1] * length, i) for i, length in enumerate(lengths)]
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> list[str]:
+    """500 rows in three files."""
+    folder = tmp_path_factory.mktemp("records")
+    return [write(folder / f"{i}.gz", rows_of(LENGTHS)[i::3]) for i in range(3)]
+
+
+def listed(batches: tf.data.Dataset) -> list[tuple[list, list]]:
+    return [(one["token_ids"].numpy().tolist(), one["label_id"].numpy().tolist()) for one in batches]
+
+
+def labels(records: tf.data.Dataset, loading: Loading = USUAL) -> list[int]:
+    return [label for some in parsed(records, FEATURES, loading) for label in some["label_id"].numpy().tolist()]
+
+
+def batches(records: tf.data.Dataset, loading: Loading = USUAL, buckets: Buckets = BUCKETS,
+            **shuffling: int) -> tf.data.Dataset:
+    return make_batches(records, FEATURES, buckets, "token_ids", 0, loading, **shuffling)
+
+
+def test_the_settings_are_those_of_the_stages_with_the_same_defaults():
+    assert settings.Loading().model_dump() == dataclasses.asdict(Loading())
+
+
 def test_bucket_ends_and_sizes():
     assert Buckets.of(12, 4, 24, 64) == Buckets((4, 8, 12), (6, 3, 2))
     assert Buckets.of(10, 4, 24, 5) == Buckets((4, 8, 10), (5, 3, 2))
@@ -36,49 +79,124 @@ def test_a_length_equal_to_the_end_belongs_to_the_bucket():
 
 def test_batches_of_the_docstrings_example(tmp_path):
     file = write(tmp_path / "a.gz", rows_of([3, 4, 10, 2, 11]))
-    buckets = Buckets.of(12, 4, 24, 64)
-    batches = list(bucketed(read_examples([file], FEATURES), buckets, "token_ids", pad_id=0))
-    assert [batch["token_ids"].shape for batch in batches] == [[2, 12], [3, 4]]
-    assert batches[1]["token_ids"].numpy().tolist() == [[1, 1, 1, 0], [2, 2, 2, 2], [4, 4, 0, 0]]
-    assert batches[1]["label_id"].numpy().tolist() == [0, 1, 3]
-    assert batches[0]["token_ids"].dtype == tf.int32
+    found = list(batches(read([file], USUAL), buckets=Buckets.of(12, 4, 24, 64)))
+    assert [batch["token_ids"].shape for batch in found] == [[2, 12], [3, 4]]
+    assert found[1]["token_ids"].numpy().tolist() == [[1, 1, 1, 0], [2, 2, 2, 2], [4, 4, 0, 0]]
+    assert found[1]["label_id"].numpy().tolist() == [0, 1, 3]
+    assert found[0]["token_ids"].dtype == tf.int32
 
 
-def test_no_batch_exceeds_the_budget_and_none_is_lost(tmp_path):
-    lengths = np.random.default_rng(1).integers(2, 41, 500).tolist()
-    files = [write(tmp_path / f"{i}.gz", rows_of(lengths)[i::3]) for i in range(3)]
-    buckets = Buckets.of(40, 8, 160, 16)
-    examples = read_examples(files, FEATURES)
-    counts, tokens = count_by_bucket(examples, buckets, "token_ids")
-    batches = list(bucketed(examples, buckets, "token_ids", pad_id=0, shuffle_buffer=100, seed=3))
+def test_files_take_turns(tmp_path):
+    a = write(tmp_path / "a.gz", [([1], 1), ([1], 2), ([1], 3)])
+    b = write(tmp_path / "b.gz", [([1], 11), ([1], 12)])
+    assert labels(read([b, a], Loading(interleave_records=2))) == [1, 2, 11, 12, 3]
+    assert labels(read([b, a], Loading(interleave_files=1, interleave_records=2))) == [1, 2, 3, 11, 12]
+
+
+def test_full_batches_of_the_docstrings_example():
+    sizes = tf.constant([2, 3], tf.int64)
+    leaving, staying = _full_batches(tf.constant([0, 1, 0, 1, 0], tf.int64), sizes, tf.constant(False))
+    assert (leaving.to_list(), staying.numpy().tolist()) == ([[0, 2]], [4, 1, 3])
+    leaving, staying = _full_batches(tf.constant([0, 1, 0, 1, 0], tf.int64), sizes, tf.constant(True))
+    assert (leaving.to_list(), staying.numpy().tolist()) == ([[0, 2], [1, 3], [4]], [])
+    # Full in the order in which their last example came, whatever the bucket.
+    leaving, _ = _full_batches(tf.constant([1, 0, 1, 1, 0], tf.int64), sizes, tf.constant(False))
+    assert leaving.to_list() == [[0, 2, 3], [1, 4]]
+
+
+@pytest.mark.parametrize("parse_batch", [1, 7, 512])
+def test_batches_and_their_order_are_those_of_tensorflows_own_bucketing(files, parse_batch):
+    loading = Loading(parse_batch=parse_batch)
+    one_by_one = read(files, loading).map(lambda record: {
+        name.split("$")[0]: value for name, value in tf.io.parse_single_example(record, {
+            "token_ids$ragged_values": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
+            "label_id": tf.io.FixedLenFeature([], tf.int64)}).items()})
+    theirs = one_by_one.bucket_by_sequence_length(
+        lambda example: tf.size(example["token_ids"]), [length + 1 for length in BUCKETS.lengths],
+        [*BUCKETS.sizes, 1], pad_to_bucket_boundary=True)
+    assert listed(bucketed(parsed(read(files, loading), FEATURES, loading), BUCKETS, "token_ids", 0)) == listed(theirs)
+
+
+def test_no_batch_exceeds_the_budget_and_none_is_lost(files):
+    records = read(files, USUAL)
+    counts, tokens = count_by_bucket(parsed(records, FEATURES, USUAL), BUCKETS, "token_ids")
+    found = listed(batches(records, shuffle_buffer=100, seed=3))
     assert sum(counts) == 500
-    assert tokens == sum(lengths)
-    assert len(batches) == buckets.batches(counts)
-    assert max(batch["token_ids"].shape[0] * batch["token_ids"].shape[1] for batch in batches) <= 160
-    assert sorted(label for batch in batches for label in batch["label_id"].numpy()) == list(range(500))
-    for batch in batches:
-        for ids, label in zip(batch["token_ids"].numpy(), batch["label_id"].numpy(), strict=True):
-            assert ids.tolist() == [label + 1] * lengths[label] + [0] * (len(ids) - lengths[label])
+    assert tokens == sum(LENGTHS)
+    assert len(found) == BUCKETS.batches(counts)
+    assert max(len(ids) * len(ids[0]) for ids, _ in found) <= 160
+    assert sorted(label for _, of_batch in found for label in of_batch) == list(range(500))
+    for ids, label in ((row, label) for batch in found for row, label in zip(*batch, strict=True)):
+        assert ids == [label + 1] * LENGTHS[label] + [0] * (len(ids) - LENGTHS[label])
 
 
-def test_the_same_seed_repeats_an_epoch_and_another_shuffles_it_anew(tmp_path):
-    examples = read_examples([write(tmp_path / "a.gz", rows_of([4] * 60))], FEATURES)
+def test_the_same_seed_repeats_an_epoch_and_another_shuffles_it_anew(files):
+    records = read(files, USUAL)
+    first, again, other = (listed(batches(records, shuffle_buffer=500, seed=seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert first == listed(batches(read(files, USUAL), shuffle_buffer=500, seed=1))
 
-    def labels(seed: int) -> list[int]:
-        dataset = bucketed(examples, Buckets.of(8, 4, 16, 64), "token_ids", 0, shuffle_buffer=60, seed=seed)
-        return [label for batch in dataset for label in batch["label_id"].numpy().tolist()]
 
-    assert labels(1) == labels(1)
-    assert labels(1) != labels(2)
-    assert sorted(labels(2)) == list(range(60))
+def test_skipping_batches_goes_on_where_an_unbroken_epoch_would(files):
+    epoch = batches(read(files, USUAL), shuffle_buffer=100, seed=5)
+    assert listed(epoch.skip(7)) == listed(epoch)[7:]
+
+
+@pytest.mark.parametrize("change", [{"prefetch": 0}, {"prefetch": 3}, {"parse_calls": 1}, {"parse_calls": 3},
+                                    {"parse_batch": 3}, {"cache": "memory"}, {"cache": "disk"}])
+def test_how_batches_are_made_ready_changes_none_of_them(files, tmp_path, change):
+    loading = dataclasses.replace(USUAL, **change)
+    records = cached(read(files, loading), loading, str(tmp_path / "cache"))
+    expected = listed(batches(read(files, USUAL), shuffle_buffer=100, seed=5))
+    for _ in range(2):   # the second pass reads the cache
+        assert listed(batches(records, loading, shuffle_buffer=100, seed=5)) == expected
+
+
+def test_without_determinism_nothing_is_lost(files):
+    loading = Loading(deterministic=False)
+    found = labels(read(files, loading), loading)
+    assert not batches(read(files, loading), loading).options().deterministic
+    assert sorted(found) == list(range(500))
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_one_pass_fills_the_cache_for_all_that_follow(tmp_path, cache):
+    file, loading = write(tmp_path / "a.gz", rows_of(LENGTHS)), Loading(cache=cache)
+    records = cached(read([file], loading), loading, str(tmp_path / "cache"))
+    expected = listed(batches(read([file], loading), shuffle_buffer=100, seed=5))
+    count_by_bucket(parsed(records, FEATURES, loading), BUCKETS, "token_ids")
+    os.remove(file)
+    assert listed(batches(records, loading, shuffle_buffer=100, seed=5)) == expected
+    if cache == "disk":   # a training that resumes finds it as well
+        again = cached(read([file], loading), loading, str(tmp_path / "cache"))
+        assert listed(batches(again, loading, shuffle_buffer=100, seed=5)) == expected
+
+
+def test_a_cache_on_disk_that_was_cut_off_is_written_anew(files, tmp_path):
+    loading, folder = Loading(cache="disk"), tmp_path / "cache"
+    begun = iter(cached(read(files, loading), loading, str(folder)))
+    for _ in itertools.islice(begun, 5):
+        pass
+    assert [path.name for path in folder.iterdir() if path.name.endswith(".lockfile")]
+    records = cached(read(files, loading), loading, str(folder))
+    assert sorted(labels(records)) == list(range(500))
+    assert (folder / "records.index").is_file()
+    del begun
+
+
+def test_prefetching_is_a_number_of_batches(files):
+    records = read(files, USUAL)
+    assert prefetched(records, Loading(prefetch=0)) is records
+    assert prefetched(records, Loading(prefetch=2))._buffer_size.numpy() == 2
 
 
 def test_too_long_an_example_is_an_error_and_not_cut(tmp_path):
-    examples = read_examples([write(tmp_path / "a.gz", rows_of([3, 9]))], FEATURES)
+    records = read([write(tmp_path / "a.gz", rows_of([3, 9]))], USUAL)
     with pytest.raises(TextrailError, match="at most 8 tokens"):
-        count_by_bucket(examples, Buckets.of(8, 4, 16, 64), "token_ids")
+        count_by_bucket(parsed(records, FEATURES, USUAL), Buckets.of(8, 4, 16, 64), "token_ids")
 
 
 def test_no_files_is_an_error():
     with pytest.raises(TextrailError, match="transformed records"):
-        read_examples([], FEATURES)
+        read([], USUAL)
