@@ -10,9 +10,10 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from modules import progress
-from modules.batching import Buckets, Loading, cached, count_by_bucket, make_batches, parsed, read
+from modules.batching import Buckets, bucketed, count_by_bucket, read_examples
 from modules.bert import Bert, Pooling, pool
 from modules.errors import UNKNOWN_LABEL
+from modules.opaque import OpaqueEncoder, is_opaque
 from modules.optimization import choose_precision, policy_of
 from modules.serving import RawFeatures, export
 from modules.tokenization import Tokenizer, Vocabulary
@@ -79,7 +80,7 @@ class Classifier(keras.Model):
     """BERT with one logit a class on its pooled output.
 
     Args:
-        bert: the encoder.
+        bert: the encoder, a BERT or a SavedModel that stands in its place.
         num_classes: classes.
         pooling: what the head sees; see `settings.Model`.
         dropout: rate before the head.
@@ -87,8 +88,8 @@ class Classifier(keras.Model):
         seed: of dropout and of the new head.
     """
 
-    def __init__(self, bert: Bert, num_classes: int, pooling: Pooling, dropout: float, vocabulary: Vocabulary,
-                 seed: int, **options: Any):
+    def __init__(self, bert: Bert | OpaqueEncoder, num_classes: int, pooling: Pooling, dropout: float,
+                 vocabulary: Vocabulary, seed: int, **options: Any):
         super().__init__(**options)
         self.bert, self.pooling, self.vocabulary = bert, pooling, vocabulary
         self.dropout = Dropout(dropout, bert.seeds, name="dropout", dtype="float32")
@@ -104,6 +105,26 @@ class Classifier(keras.Model):
                              "input_type_ids": self.vocabulary.segment_ids(token_ids)}, training=training)
         pooled = pool(outputs, mask, self.pooling)  # [batch, hidden]
         return self.head(self.dropout(pooled, training=training))  # [batch, classes]
+
+    # Keras does not count a SavedModel's variables among a layer's, hence these three.
+
+    @property
+    def trained(self) -> list[tuple[str, tf.Variable]]:
+        """Name and variable of all that trains, for `Training`."""
+        own = [(variable.path, variable.value) for variable in self.trainable_variables]
+        return [*self.bert.trained, *own] if isinstance(self.bert, OpaqueEncoder) else own
+
+    @property
+    def state(self) -> list[tf.Variable]:
+        """What else changes while training: the seeds of dropout, and the averages that a SavedModel may keep."""
+        seeds = [self.bert.seeds.state.value]
+        return [*seeds, *self.bert.state] if isinstance(self.bert, OpaqueEncoder) else seeds
+
+    def take_weights(self, other: Classifier) -> None:
+        """Copies all weights of another one of the same make."""
+        self.set_weights(other.get_weights())
+        if isinstance(self.bert, OpaqueEncoder):
+            self.bert.take_weights(other.bert)
 
 
 def sums(classifier: Classifier, batch: dict[str, tf.Tensor], training: bool) -> dict[str, tf.Tensor]:
@@ -133,6 +154,8 @@ def run_fn(args: TrainArgs) -> None:
     settings, training = args.settings, args.settings["training"]
     keras.utils.set_random_seed(settings["seed"])
     precision, reason = choose_precision(training["precision"])
+    if is_opaque(args.encoder):
+        precision, reason = "float32", "the SavedModel computes in its own precision"
     progress.report(f"training in {precision}: {reason}", lasting=True, precision=precision)
     classes = read_classes(args.transform_graph)
     strategy = choose_strategy(training["strategy"])
@@ -140,14 +163,13 @@ def run_fn(args: TrainArgs) -> None:
         model = build_classifier(args.encoder, settings, len(classes), policy_of(precision))
     batches = LengthBatches(args, model.vocabulary.pad_id, strategy.num_replicas_in_sync)
     progress.report(batches.told(), lasting=True)
-    trained = [(variable.path, variable.value) for variable in model.trainable_variables]
-    Training(forward=lambda batch, is_training: sums(model, batch, is_training), trained=trained,
-             state=[model.bert.seeds.state.value], batches=batches.of_epoch, steps_per_epoch=batches.steps_per_epoch,
+    Training(forward=lambda batch, is_training: sums(model, batch, is_training), trained=model.trained,
+             state=model.state, batches=batches.of_epoch, steps_per_epoch=batches.steps_per_epoch,
              validation=batches.validation, settings=training, scale_loss=precision == "float16", strategy=strategy,
              run_dir=args.run_dir, checkpoint_dir=args.checkpoint_dir).fit()
     # What is served computes in float32 wherever it runs: a server's CPU may be slow at anything else.
     served = build_classifier(args.encoder, settings, len(classes), "float32")
-    served.set_weights(model.get_weights())
+    served.take_weights(model)
     export_classifier(served, classes, args)
 
 
@@ -164,11 +186,24 @@ def build_classifier(encoder: str, settings: dict[str, Any], num_classes: int, d
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
-        bert = load_encoder(encoder, model["dropout"], seed, new_pooler=model["pooling"] == "cls")
-        bert.fine_tune(model["fine_tune_layers"], model["pooling"])
+        bert = load_opaque(encoder, model, seed) if is_opaque(encoder) else load_bert(encoder, model, seed)
         return Classifier(bert, num_classes, model["pooling"], model["dropout"], Vocabulary.read(encoder), seed)
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def load_bert(folder: str, model: dict[str, Any], seed: int) -> Bert:
+    """The BERT of an encoder's folder, ready to train what the section `model` of the settings says."""
+    bert = load_encoder(folder, model["dropout"], seed, new_pooler=model["pooling"] == "cls")
+    bert.fine_tune(model["fine_tune_layers"], model["pooling"])
+    return bert
+
+
+def load_opaque(folder: str, model: dict[str, Any], seed: int) -> OpaqueEncoder:
+    """The SavedModel of an encoder's folder, ready likewise."""
+    encoder = OpaqueEncoder(folder, seed)
+    encoder.fine_tune(model["fine_tune_layers"], model["pooling"], model["max_length"])
+    return encoder
 
 
 def length_buckets(settings: dict[str, Any], replicas: int) -> Buckets:
@@ -195,26 +230,18 @@ class LengthBatches:
     FEATURES: ClassVar = {"token_ids$ragged_values": tf.int64, "label_id": tf.int64}
 
     def __init__(self, args: TrainArgs, pad_id: int, replicas: int):
-        self.args, self.pad_id = args, pad_id
-        self.settings, self.seed = args.settings["training"], args.settings["seed"]
-        self.loading = Loading(**self.settings.get("loading", {}))
+        self.settings, self.seed, self.pad_id = args.settings["training"], args.settings["seed"], pad_id
         self.buckets = length_buckets(args.settings, replicas)
-        self.train, self.counts, self.tokens = self._read("train", args.train_files)
+        self.examples = read_examples(args.train_files, self.FEATURES)
+        self.counts, self.tokens = count_by_bucket(self.examples, self.buckets, "token_ids")
         self.steps_per_epoch = self.buckets.batches(self.counts)
-        validation, _, _ = self._read("validation", args.validation_files)
-        self.validation = self._batches(validation)
+        self.validation = bucketed(read_examples(args.validation_files, self.FEATURES), self.buckets, "token_ids",
+                                   pad_id)
 
     def of_epoch(self, epoch: int) -> tf.data.Dataset:
         """The batches of an epoch, shuffled with a seed of its own."""
-        return self._batches(self.train, shuffle_buffer=self.settings["shuffle_buffer"], seed=self.seed + epoch)
-
-    def _read(self, split: str, files: list[str]) -> tuple[tf.data.Dataset, list[int], int]:
-        """Records, examples in each bucket, tokens. Counting is the first pass, so it fills the cache."""
-        records = cached(read(files, self.loading), self.loading, os.path.join(self.args.checkpoint_dir, split))
-        return records, *count_by_bucket(parsed(records, self.FEATURES, self.loading), self.buckets, "token_ids")
-
-    def _batches(self, records: tf.data.Dataset, **shuffling: int) -> tf.data.Dataset:
-        return make_batches(records, self.FEATURES, self.buckets, "token_ids", self.pad_id, self.loading, **shuffling)
+        return bucketed(self.examples, self.buckets, "token_ids", self.pad_id,
+                        shuffle_buffer=self.settings["shuffle_buffer"], seed=self.seed + epoch)
 
     def told(self) -> str:
         """One line about the training split: examples, batches, and the share of padding."""
