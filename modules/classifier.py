@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from modules import progress
-from modules.batching import Buckets, bucketed, count_by_bucket, read_examples
+from modules.batching import Buckets, Loading, cached, count_by_bucket, make_batches, parsed, read
 from modules.bert import Bert, Pooling, pool
 from modules.errors import UNKNOWN_LABEL
 from modules.opaque import OpaqueEncoder, is_opaque
@@ -230,18 +230,26 @@ class LengthBatches:
     FEATURES: ClassVar = {"token_ids$ragged_values": tf.int64, "label_id": tf.int64}
 
     def __init__(self, args: TrainArgs, pad_id: int, replicas: int):
-        self.settings, self.seed, self.pad_id = args.settings["training"], args.settings["seed"], pad_id
+        self.args, self.pad_id = args, pad_id
+        self.settings, self.seed = args.settings["training"], args.settings["seed"]
+        self.loading = Loading(**self.settings.get("loading", {}))
         self.buckets = length_buckets(args.settings, replicas)
-        self.examples = read_examples(args.train_files, self.FEATURES)
-        self.counts, self.tokens = count_by_bucket(self.examples, self.buckets, "token_ids")
+        self.train, self.counts, self.tokens = self._read("train", args.train_files)
         self.steps_per_epoch = self.buckets.batches(self.counts)
-        self.validation = bucketed(read_examples(args.validation_files, self.FEATURES), self.buckets, "token_ids",
-                                   pad_id)
+        validation, _, _ = self._read("validation", args.validation_files)
+        self.validation = self._batches(validation)
 
     def of_epoch(self, epoch: int) -> tf.data.Dataset:
         """The batches of an epoch, shuffled with a seed of its own."""
-        return bucketed(self.examples, self.buckets, "token_ids", self.pad_id,
-                        shuffle_buffer=self.settings["shuffle_buffer"], seed=self.seed + epoch)
+        return self._batches(self.train, shuffle_buffer=self.settings["shuffle_buffer"], seed=self.seed + epoch)
+
+    def _read(self, split: str, files: list[str]) -> tuple[tf.data.Dataset, list[int], int]:
+        """Records, examples in each bucket, tokens. Counting is the first pass, so it fills the cache."""
+        records = cached(read(files, self.loading), self.loading, os.path.join(self.args.checkpoint_dir, split))
+        return records, *count_by_bucket(parsed(records, self.FEATURES, self.loading), self.buckets, "token_ids")
+
+    def _batches(self, records: tf.data.Dataset, **shuffling: int) -> tf.data.Dataset:
+        return make_batches(records, self.FEATURES, self.buckets, "token_ids", self.pad_id, self.loading, **shuffling)
 
     def told(self) -> str:
         """One line about the training split: examples, batches, and the share of padding."""
