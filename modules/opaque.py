@@ -16,10 +16,10 @@ from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
-import tensorflow_text  # noqa: F401  # a SavedModel may use its operations
 
 from modules.bert import Pooling
 from modules.errors import TextrailError
+from modules.tokenization import Vocabulary
 
 SAVED_MODEL, CONFIG, OPAQUE = "saved_model", "config.json", "opaque"
 # The inputs' names that are in use → ours.
@@ -77,21 +77,20 @@ def _read_config(folder: str) -> dict[str, Any]:
         raise TextrailError(f"a JSON file {CONFIG} in {folder}", str(error), "Import the encoder again.") from error
 
 
-def write_opaque(saved_model: str, target: str, vocab_size: int, pad_token_id: int, max_length: int = 8) -> None:
-    """Checks a SavedModel by asking it, and copies it to an encoder's folder with its `config.json`.
+def write_opaque(saved_model: str, target: str, vocabulary: Vocabulary, max_length: int) -> None:
+    """Checks a SavedModel by asking it, and writes an encoder's folder with it.
 
     Args:
         saved_model: its folder.
-        target: the encoder's folder, which exists.
-        vocab_size: wordpieces of its vocabulary; the last of them is asked.
-        pad_token_id: id of [PAD].
+        target: the encoder's folder; created where missing.
+        vocabulary: its wordpieces, the last of which it is asked, and their case.
         max_length: longest input, in tokens, that it will be asked.
 
     Raises:
         TextrailError: it is none, has other inputs or outputs than a BERT, or does not answer.
     """
     interface = Interface(load_saved_model(saved_model), saved_model)
-    config = OpaqueConfig(0, vocab_size, pad_token_id, interface.length, [], 0)
+    config = OpaqueConfig(0, len(vocabulary.pieces), vocabulary.pad_id, interface.length, [], 0)
     outputs = _asked(interface, config, max_length)
     config = dataclasses.replace(
         config, hidden_size=int(next(iter(outputs.values())).shape[-1]), outputs=sorted(outputs),
@@ -103,6 +102,7 @@ def write_opaque(saved_model: str, target: str, vocab_size: int, pad_token_id: i
             tf.io.gfile.copy(os.path.join(folder, name), os.path.join(beside, name), overwrite=True)
     with tf.io.gfile.GFile(os.path.join(target, CONFIG), "w") as file:
         file.write(json.dumps({"model_type": OPAQUE, **dataclasses.asdict(config)}, indent=2, sort_keys=True) + "\n")
+    vocabulary.write(target)
 
 
 def load_saved_model(folder: str) -> Any:

@@ -15,6 +15,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -60,6 +61,22 @@ class Vocabulary:
         text = tf.io.gfile.GFile(f"{folder}/vocab.txt", "rb").read().decode("utf-8")
         config = json.loads(tf.io.gfile.GFile(f"{folder}/tokenizer_config.json").read())
         return cls(tuple(split_vocabulary(text)), config["do_lower_case"])
+
+    def write(self, folder: str | Path, max_length: int | None = None) -> None:
+        """Writes `vocab.txt` and `tokenizer_config.json` as HuggingFace's BertTokenizer takes them.
+
+        Args:
+            folder: where to; must exist.
+            max_length: most tokens of a text; none leaves that to the reader.
+        """
+        config: dict[str, Any] = {"do_lower_case": self.lower_case, "tokenizer_class": "BertTokenizer"}
+        if max_length is not None:
+            config["model_max_length"] = max_length
+        contents = {"vocab.txt": "".join(f"{piece}\n" for piece in self.pieces),
+                    "tokenizer_config.json": json.dumps(config, indent=2) + "\n"}
+        for name, content in contents.items():
+            with tf.io.gfile.GFile(f"{folder}/{name}", "wb") as file:
+                file.write(content.encode("utf-8"))
 
     @property
     def pad_id(self) -> int:

@@ -176,12 +176,8 @@ def write_description(folder: str | Path, config: BertConfig, vocabulary: Vocabu
         max_length: most tokens of a text; none leaves that to the reader.
     """
     tf.io.gfile.makedirs(str(folder))
-    tokenizer = {"do_lower_case": vocabulary.lower_case, "tokenizer_class": "BertTokenizer"}
-    if max_length is not None:
-        tokenizer["model_max_length"] = max_length
     config.to_file(f"{folder}/{CONFIG}", labels, pooling)
-    _write(folder, TOKENIZER, json.dumps(tokenizer, indent=2).encode() + b"\n")
-    _write(folder, VOCABULARY, "".join(f"{piece}\n" for piece in vocabulary.pieces).encode("utf-8"))
+    vocabulary.write(folder, max_length)
 
 
 def expected_shapes(config: BertConfig, with_pooler: bool) -> dict[str, tuple[int, ...]]:

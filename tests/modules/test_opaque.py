@@ -1,7 +1,6 @@
 """SavedModels of another architecture: what is read from them, what trains, and what is served."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import tensorflow as tf
 from modules.classifier import run_fn
 from modules.errors import TextrailError
 from modules.opaque import INPUTS, OpaqueConfig, OpaqueEncoder, is_opaque, write_opaque
+from modules.tokenization import Vocabulary
 from modules.training import TrainArgs
 from tests.components.transforming import COLUMN, LABEL, transform
 from tests.modules.test_classifier import MOODS, arguments, ask
@@ -53,14 +53,10 @@ def write(module, folder, length: int | None = None, names=NAMES, modes=(True, F
     return str(folder)
 
 
-def vocabulary(tiny_encoder) -> list[str]:
-    return (tiny_encoder / "vocab.txt").read_text("utf-8").splitlines()
-
-
 @pytest.fixture(scope="module")
 def convolution(tiny_encoder, tmp_path_factory) -> str:
     """The SavedModel of another architecture, with the tiny encoder's vocabulary."""
-    module = Convolution(tiny_encoder / "vocab.txt", len(vocabulary(tiny_encoder)))
+    module = Convolution(tiny_encoder / "vocab.txt", len(Vocabulary.read(tiny_encoder).pieces))
     return write(module, tmp_path_factory.mktemp("convolution") / "saved")
 
 
@@ -71,9 +67,7 @@ def encoder(convolution, tiny_encoder, tmp_path_factory):
 
 
 def imported(saved_model, tiny_encoder, folder, max_length: int = 16):
-    for name in ("vocab.txt", "tokenizer_config.json"):
-        shutil.copy(tiny_encoder / name, folder)
-    write_opaque(str(saved_model), str(folder), len(vocabulary(tiny_encoder)), 0, max_length)
+    write_opaque(str(saved_model), str(folder), Vocabulary.read(tiny_encoder), max_length)
     return folder
 
 
@@ -85,7 +79,7 @@ def test_the_folder_says_what_is_known(encoder, tiny_encoder):
     assert sorted(file.name for file in encoder.iterdir()) == [
         "config.json", "saved_model", "tokenizer_config.json", "vocab.txt"]
     assert is_opaque(str(encoder)) and not is_opaque(str(tiny_encoder))
-    pieces = len(vocabulary(tiny_encoder))
+    pieces = len(Vocabulary.read(tiny_encoder).pieces)
     assert OpaqueConfig.read(str(encoder)) == OpaqueConfig(
         hidden_size=HIDDEN, vocab_size=pieces, pad_token_id=0, max_position_embeddings=None,
         outputs=["pooled_output", "sequence_output"],
@@ -144,7 +138,7 @@ def test_keras_2_and_3_write_encoders_too(tiny_encoder, tmp_path):
 
 
 def test_an_encoder_of_one_length_gets_that_length(convolution, tiny_encoder, tmp_path):
-    module = Convolution(tiny_encoder / "vocab.txt", len(vocabulary(tiny_encoder)))
+    module = Convolution(tiny_encoder / "vocab.txt", len(Vocabulary.read(tiny_encoder).pieces))
     folder = imported(write(module, tmp_path / "fixed", length=8), tiny_encoder, tmp_path, max_length=8)
     opaque = OpaqueEncoder(str(folder))
     assert opaque.config.max_position_embeddings == 8
@@ -161,7 +155,7 @@ def test_other_names_of_the_inputs(tiny_encoder, tmp_path):
         def __call__(self, inputs, training=False):
             return super().__call__({INPUTS[name]: value for name, value in inputs.items()}, training)
 
-    module = Renamed(tiny_encoder / "vocab.txt", len(vocabulary(tiny_encoder)))
+    module = Renamed(tiny_encoder / "vocab.txt", len(Vocabulary.read(tiny_encoder).pieces))
     saved = write(module, tmp_path / "saved", names=("input_ids", "input_mask", "segment_ids"))
     opaque = OpaqueEncoder(str(imported(saved, tiny_encoder, tmp_path)))
     np.testing.assert_allclose(opaque(TEXTS)["pooled_output"], module({
@@ -186,10 +180,11 @@ def test_other_inputs_are_named(tiny_encoder, tmp_path):
 
 
 def test_a_vocabulary_or_length_beyond_its_own_is_refused_when_imported(convolution, tiny_encoder, tmp_path):
-    pieces = len(vocabulary(tiny_encoder))
-    error = refusal(write_opaque, convolution, str(tmp_path), pieces + 1, 0, 16)
+    vocabulary = Vocabulary.read(tiny_encoder)
+    pieces = len(vocabulary.pieces)
+    error = refusal(write_opaque, convolution, str(tmp_path), Vocabulary((*vocabulary.pieces, "moreover")), 16)
     assert f"{pieces + 1} wordpieces" in error.expected and f"= {pieces} is not in [0, {pieces})" in error.received
-    assert "to 33 tokens" in refusal(write_opaque, convolution, str(tmp_path), pieces, 0, POSITIONS + 1).expected
+    assert "to 33 tokens" in refusal(write_opaque, convolution, str(tmp_path), vocabulary, POSITIONS + 1).expected
     assert not list(tmp_path.iterdir())
 
 
