@@ -43,6 +43,9 @@ class Layout(NamedTuple):
 LAYOUTS = (
     Layout("huggingface", ("model.safetensors", "model.safetensors.index.json"), ("model*.safetensors",),
            ("config.json", "vocab.txt", "tokenizer_config.json", "model.safetensors.index.json")),
+    Layout("saved_model", ("saved_model.pb",), ("variables/variables.data-?????-of-?????",),
+           ("saved_model.pb", "variables/variables.index", "assets/*", "assets.extra/encoder/*", "bert_config.json",
+            "config.json", "vocab.txt")),
     Layout("checkpoint", ("*.index",), ("*.data-?????-of-?????",),
            ("*.index", "checkpoint", "bert_config.json", "config.json", "params.yaml", "vocab.txt",
             "tokenizer_config.json")),

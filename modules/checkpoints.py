@@ -81,7 +81,7 @@ class Checkpoint:
         expected = expected_shapes(self.config, has_pooler)
         if self.head:
             rows = len(self.labels)
-            expected |= {"classifier.weight": (rows, self.config.hidden_size), "classifier.bias": (rows,)}
+            expected = expected | {"classifier.weight": (rows, self.config.hidden_size), "classifier.bias": (rows,)}
         check_tensors(where, self.tensors | self.head, expected, self.names)
 
     def write(self, folder: str | Path, max_length: int | None = None) -> None:

@@ -109,7 +109,7 @@ OBJECT_GRAPH, VALUE = "_CHECKPOINTABLE_OBJECT_GRAPH", "/.ATTRIBUTES/VARIABLE_VAL
 SLOTS = re.compile(r"\.OPTIMIZER_SLOT|(?:^|/)_?optimizer/")
 # What else lies beside an encoder: steps, slots of TF1, heads of pretraining and fine-tuning, the case flag.
 EXTRAS = re.compile(
-    r"(?:.*/)?(?:global_step|save_counter|iter|beta[12]_power|do_lower_case|adam_[mv]|Adam(?:_1)?|LAMB(?:_1)?)"
+    r"(?:.*/)?(?:global_step|save_counter|iter|beta[12]_power|do_lower_case|pooling|adam_[mv]|Adam(?:_1)?|LAMB(?:_1)?)"
     r"|(?:.*/)?(?:cls|predictions|masked_lm|classification_heads?|next_sentence[^/]*|loss)/.*"
     rf"|output_weights|output_bias|{OBJECT_GRAPH}")
 

@@ -7,6 +7,7 @@ file runs nothing.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -114,10 +115,16 @@ def load_encoder(folder: str | Path, dropout: float = 0.1, seed: int | None = No
     bert = Bert(config, dropout, seed, with_pooler=has_pooler or new_pooler, name="bert")
     wanted = [slot for slot in slots(bert) if has_pooler or not slot.names[0].startswith("pooler.")]
     check_tensors(folder, tensors, {name: slot.shape for slot in wanted for name in slot.names})
-    for slot in wanted:
-        parts = [tensors[name].T if slot.transposed else tensors[name] for name in slot.names]
-        slot.variable.assign(np.concatenate(parts, axis=-1))
+    assign(bert, tensors)
     return bert
+
+
+def assign(bert: Bert, tensors: Mapping[str, np.ndarray]) -> None:
+    """Gives an encoder the weights of HuggingFace's names; a pooler that has none there keeps its own."""
+    for slot in slots(bert):
+        if slot.names[0] in tensors:
+            parts = [tensors[name].T if slot.transposed else tensors[name] for name in slot.names]
+            slot.variable.assign(np.concatenate(parts, axis=-1))
 
 
 def save_encoder(folder: str | Path, bert: Bert, config: BertConfig, vocab_file: str | Path, lower_case: bool) -> None:
@@ -180,6 +187,7 @@ def write_description(folder: str | Path, config: BertConfig, vocabulary: Vocabu
     vocabulary.write(folder, max_length)
 
 
+@functools.lru_cache(maxsize=4)
 def expected_shapes(config: BertConfig, with_pooler: bool) -> dict[str, tuple[int, ...]]:
     """HuggingFace's name → shape of every tensor that a configuration calls for."""
     return {name: slot.shape for slot in slots(Bert(config, with_pooler=with_pooler)) for name in slot.names}

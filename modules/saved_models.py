@@ -1,0 +1,253 @@
+"""BERT as TF Hub and Kaggle have it: a SavedModel with its vocabulary, and a second one that makes ids of texts.
+
+What the variables do not say, their shapes and the graph do: the activation and the epsilon of the layer norms are
+constants and operations in it. The encoder that comes of it is compared with the SavedModel, both run on the same ids.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+
+from modules.bert import Bert, BertConfig
+from modules.checkpoints import Checkpoint, Hints, read_pieces
+from modules.errors import TextrailError
+from modules.tensorflow_checkpoints import (
+    Variables,
+    check_heads,
+    has_no_capitals,
+    read_config,
+    read_variables,
+    read_vocabulary,
+)
+from modules.tokenization import SPECIALS, Vocabulary
+from modules.weights import VOCABULARY, assign
+
+GRAPH, VARIABLES, DESCRIPTION = "saved_model.pb", "variables/variables", "assets.extra/encoder"
+INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
+TANH_GELU = 0.044715   # the constant in gelu's tanh approximation
+TOLERANCE = 1e-4       # float32 sums in another order; another activation or epsilon differs by far more
+
+
+class Graph(NamedTuple):
+    """What counts of a `saved_model.pb`.
+
+    Attributes:
+        nodes: of each function, and of the graph around them.
+        assets: file names.
+        vocab_file: the one that the root calls so.
+    """
+
+    nodes: list[list[Any]]
+    assets: list[str]
+    vocab_file: str | None
+
+
+def read_saved_model(folder: Path, hints: Hints) -> Checkpoint:
+    """Reads an encoder SavedModel whose variables have the names of TF Hub's BERTs.
+
+    Args:
+        folder: with `saved_model.pb`, `variables/` and `assets/`.
+        hints: a configuration and a vocabulary in it come before what is found.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        TextrailError: it is no BERT, it lacks what cannot be found elsewhere, or it computes something else than BERT
+            with these weights.
+    """
+    graph, variables = read_graph(folder), read_variables(folder / VARIABLES)
+    config = read_config(folder, hints) or read_config(folder / DESCRIPTION, hints)
+    if config is None:
+        config = _config(folder, graph, variables)
+    check_heads(config, variables, folder)
+    vocabulary = _vocabulary(folder, graph, variables, hints)
+    checkpoint = Checkpoint("SavedModel", config, variables.tensors, vocabulary, names=variables.names)
+    checkpoint.check(folder)
+    _compare(folder, checkpoint)
+    return checkpoint
+
+
+def read_graph(folder: Path) -> Graph:
+    """Reads `saved_model.pb` without loading the model.
+
+    Raises:
+        TextrailError: it is missing or damaged.
+    """
+    try:
+        graph = saved_model_pb2.SavedModel.FromString((folder / GRAPH).read_bytes()).meta_graphs[0]
+    except (OSError, DecodeError, IndexError) as error:
+        raise TextrailError(f"a SavedModel in {folder}", str(error), "Fetch it again.") from error
+    functions = [list(function.node_def) for function in graph.graph_def.library.function]
+    objects, assets = graph.object_graph_def.nodes, [asset.filename for asset in graph.asset_file_def]
+    vocab_file = next((assets[objects[child.node_id].asset.asset_file_def_index]
+                       for child in (objects[0].children if objects else ()) if child.local_name == "vocab_file"), None)
+    return Graph([list(graph.graph_def.node), *functions], assets, vocab_file)
+
+
+# --- configuration -------------------------------------------------------------------------------------------------
+
+
+def _config(folder: Path, graph: Graph, variables: Variables) -> BertConfig:
+    """The configuration that the shapes of the variables and the graph say."""
+    shapes = {name: tensor.shape for name, tensor in variables.tensors.items()}
+    blocks = [int(match[1]) for name in shapes if (match := re.match(r"encoder\.layer\.(\d+)\.", name))]
+    tables = [shapes.get(f"embeddings.{table}_embeddings.weight") for table in ("word", "position", "token_type")]
+    inner = shapes.get("encoder.layer.0.intermediate.dense.weight")
+    if inner is None or any(table is None for table in tables):
+        found = ", ".join(list(variables.names.values())[:4]) or "none"
+        raise TextrailError(f"variables with the names of a BERT of TF Hub in {folder}, such as "
+                            "word_embeddings/embeddings", f"{found}, …", "Take a BERT.")
+    found_in_graph = {"num_attention_heads": variables.heads, "hidden_act": _only(_activations(graph)),
+                      "layer_norm_eps": _only(_epsilons(graph))}
+    if unknown := [key for key, value in found_in_graph.items() if value is None]:
+        raise TextrailError(f"a SavedModel that shows its {' and '.join(unknown)}", f"one that does not: {folder}",
+                            "Set encoder.config to a config.json with these keys, or put it into that folder.")
+    words, positions, types = (table[0] for table in tables if table is not None)
+    return BertConfig.from_values({
+        "vocab_size": words, "hidden_size": inner[1], "num_hidden_layers": max(blocks) + 1,
+        "intermediate_size": inner[0],
+        "max_position_embeddings": positions, "type_vocab_size": types, **found_in_graph}, folder / GRAPH)
+
+
+def _only(values: Iterable[Any]) -> Any:
+    """The one value that there is, none if there are others or none."""
+    different = set(values)
+    return different.pop() if len(different) == 1 else None
+
+
+def _activations(graph: Graph) -> Iterator[str]:
+    """HuggingFace's names of the activations whose operations occur."""
+    for node in _all(graph):
+        if node.op in ("Erf", "Erfc"):
+            yield "gelu"
+        elif node.op in ("Relu", "Elu", "Selu", "LeakyRelu", "Relu6", "Softplus"):
+            yield node.op.lower()
+        elif node.op == "Const" and (value := _scalar(node)) is not None and abs(value - TANH_GELU) < 1e-6:
+            yield "gelu_new"
+
+
+def _epsilons(graph: Graph) -> Iterator[float]:
+    """What is added before each reciprocal square root."""
+    for nodes in graph.nodes:
+        by_name = {node.name: node for node in nodes}
+
+        def source(name: str, by_name: dict[str, Any] = by_name) -> Any:
+            return by_name.get(name.split(":")[0])   # "scope/add:z:0" and "scope/add" name the node "scope/add"
+
+        for node in nodes:
+            if node.op.startswith("FusedBatchNorm") and "epsilon" in node.attr:
+                yield _rounded(node.attr["epsilon"].f)
+            added = source(node.input[0]) if node.op == "Rsqrt" else None
+            if added is not None and added.op in ("Add", "AddV2"):
+                constants = (source(name) for name in added.input)
+                yield from (_rounded(value) for constant in constants if constant is not None
+                            and constant.op == "Const" and (value := _scalar(constant)) is not None)
+
+
+def _all(graph: Graph) -> Iterator[Any]:
+    return (node for nodes in graph.nodes for node in nodes)
+
+
+def _scalar(node: Any) -> float | None:
+    """The value of a constant of one float, none of others."""
+    tensor = node.attr["value"].tensor
+    if tensor.dtype not in (tf.float32.as_datatype_enum, tf.float64.as_datatype_enum):
+        return None
+    value = tf.make_ndarray(tensor)
+    return float(value.reshape(-1)[0]) if value.size == 1 else None
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")   # 1e-12 is 9.99999996e-13 as a float32
+
+
+# --- vocabulary ----------------------------------------------------------------------------------------------------
+
+
+def _vocabulary(folder: Path, graph: Graph, variables: Variables, hints: Hints) -> Vocabulary:
+    """The vocabulary and the case, from the first place that has them.
+
+    Places: what the user names; the SavedModel's own `vocab_file`; a `vocab.txt` in the folder; a preprocessing
+    SavedModel beside it.
+    """
+    case = variables.lower_case if hints.lower_case is None else hints.lower_case
+    if hints.preprocessing is not None:
+        return _of_partner(hints.preprocessing, hints.lower_case)
+    if path := _asset(folder, graph):
+        pieces = read_pieces(path)
+        return Vocabulary(pieces, has_no_capitals(pieces) if case is None else case)
+    if (folder / VOCABULARY).is_file():
+        return read_vocabulary(folder, case)
+    partners = [path.parent for path in folder.parent.glob(f"*preprocess*/{GRAPH}") if path.parent != folder]
+    if len(partners) == 1:
+        return _of_partner(partners[0], case)
+    raise TextrailError(f"the vocabulary of {folder}: vocab_file in the SavedModel, {VOCABULARY} in the folder, or one "
+                        "preprocessing SavedModel beside it", f"{len(partners)} beside it" if partners else "none",
+                        "Set encoder.preprocessing to a vocab.txt, or to the folder or handle of the preprocessing.")
+
+
+def _of_partner(path: Path, lower_case: bool | None) -> Vocabulary:
+    """The vocabulary of a `vocab.txt`, of a folder with one, or of a preprocessing SavedModel."""
+    if path.is_file():
+        pieces = read_pieces(path)
+        return Vocabulary(pieces, has_no_capitals(pieces) if lower_case is None else lower_case)
+    if not (path / GRAPH).is_file():
+        return read_vocabulary(path, lower_case)
+    graph = read_graph(path)
+    asset = _asset(path, graph)
+    if asset is None:
+        raise TextrailError(f"a vocabulary of wordpieces among the assets of {path}", ", ".join(graph.assets) or "none",
+                            "Take the preprocessing of a BERT.")
+    if lower_case is None:
+        lower_case = read_variables(path / VARIABLES).lower_case
+    # A BertTokenizer folds case by an operation of its own.
+    operations = {node.op for node in _all(graph)}
+    if lower_case is None and operations & {"WordpieceTokenizeWithOffsets", "WordpieceDetokenize", "CaseFoldUTF8"}:
+        lower_case = "CaseFoldUTF8" in operations
+    pieces = read_pieces(asset)
+    return Vocabulary(pieces, has_no_capitals(pieces) if lower_case is None else lower_case)
+
+
+def _asset(folder: Path, graph: Graph) -> Path | None:
+    """The file that the SavedModel calls `vocab_file`, or the one asset that has BERT's special tokens."""
+    if graph.vocab_file:
+        return folder / "assets" / graph.vocab_file
+    paths = [folder / "assets" / name for name in graph.assets]
+    found = [path for path in paths if path.is_file() and set(SPECIALS) <= set(read_pieces(path))]
+    return found[0] if len(found) == 1 else None
+
+
+# --- comparison ----------------------------------------------------------------------------------------------------
+
+
+def _compare(folder: Path, checkpoint: Checkpoint) -> None:
+    """Runs the SavedModel and what was read from it on the same ids.
+
+    Raises:
+        TextrailError: they differ: norms before the layers instead of after them, for example, change no variable.
+    """
+    config = checkpoint.config
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (2, min(16, config.max_position_embeddings)))
+    inputs = dict(zip(INPUTS, tf.constant([ids, np.ones_like(ids), np.zeros_like(ids)], tf.int32), strict=True))
+    try:
+        outputs = tf.saved_model.load(str(folder))(inputs)
+        theirs = outputs["sequence_output"].numpy()
+    except (tf.errors.OpError, ValueError, TypeError, KeyError):
+        return   # Older ones take a list or have signatures alone; their variables are what they are.
+    has_pooler = any(name.startswith("pooler.") for name in checkpoint.tensors)
+    bert = Bert(config, with_pooler=has_pooler, dtype="float32")
+    assign(bert, checkpoint.tensors)
+    difference = float(np.abs(bert(inputs)["sequence_output"].numpy() - theirs).max())
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(theirs).max())):
+        raise TextrailError(f"a SavedModel in {folder} that computes what a BERT with its weights does ({config})",
+                            f"outputs that differ by up to {difference:.2g}",
+                            "It is another architecture with BERT's names, or encoder.config is that of another model.")
