@@ -153,9 +153,7 @@ def run_fn(args: TrainArgs) -> None:
     """
     settings, training = args.settings, args.settings["training"]
     keras.utils.set_random_seed(settings["seed"])
-    precision, reason = choose_precision(training["precision"])
-    if is_opaque(args.encoder):
-        precision, reason = "float32", "the SavedModel computes in its own precision"
+    precision, reason = layer_precision(args.encoder, training["precision"])
     progress.report(f"training in {precision}: {reason}", lasting=True, precision=precision)
     classes = read_classes(args.transform_graph)
     strategy = choose_strategy(training["strategy"])
@@ -171,6 +169,13 @@ def run_fn(args: TrainArgs) -> None:
     served = build_classifier(args.encoder, settings, len(classes), "float32")
     served.take_weights(model)
     export_classifier(served, classes, args)
+
+
+def layer_precision(encoder: str, wanted: str) -> tuple[str, str]:
+    """The arithmetic of the layers and the reason for it: as `choose_precision`, with a look at the encoder."""
+    if is_opaque(encoder):
+        return "float32", "the SavedModel computes in its own precision"
+    return choose_precision(wanted)
 
 
 def build_classifier(encoder: str, settings: dict[str, Any], num_classes: int, dtype: str) -> Classifier:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -86,6 +87,14 @@ def _parser() -> argparse.ArgumentParser:
                          help="run this component although cached; repeatable")
     command.add_argument("--fresh", action="store_true", help="run all components although cached")
     command.set_defaults(command=_run)
+
+    command = commands.add_parser("check", help="rows of a run's data through its steps, before a long run")
+    command.add_argument("run", metavar="NAME|FILE", help="a ready-made run, or a settings file of your own")
+    command.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
+                         help="another value for a setting, as YAML; repeatable")
+    command.add_argument("--rows", metavar="N", type=int, default=10, help="rows to show (default: 10)")
+    command.add_argument("--plots", metavar="DIR", help="also write learning_rate.png and lengths.png there")
+    command.set_defaults(command=_check)
 
     command = commands.add_parser("metrics", parents=[place], help="how the last model was judged")
     command.add_argument("run", metavar="RUN")
@@ -272,6 +281,34 @@ def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, vie
     if stopped.id == "Pusher":
         view.say(f"next: textrail metrics {options.run}{place}")
     return FAILED, f"{paths.run} stopped at {stopped.id}: {stopped.note}"
+
+
+def _check(options: argparse.Namespace) -> int:
+    from pipelines import settings
+    from pipelines.console import captured, plain_console
+
+    if options.rows < 1:
+        raise TextrailError("--rows of at least 1", str(options.rows), "Leave it out for 10.")
+    loaded = settings.load(options.run, options.overrides)
+    problem = ""   # Told at the end: until then standard error is captured, too.
+    with captured(os.devnull) as screen:
+        console = plain_console(screen)
+        console.print("importing TensorFlow, then reading data and encoder, takes 10 to 20 s\n", soft_wrap=True)
+        sys.argv = sys.argv[:1]   # As for a run: TFX hands the command line to absl.
+        try:
+            from pipelines import check
+
+            found = check.examine(loaded, options.rows)
+            check.show(found, console)
+            for path in check.write_plots(found, Path(options.plots)) if options.plots else ():
+                console.print(f"written: {path}", soft_wrap=True)
+            problem = found.problem()
+            changes = (word for override in options.overrides for word in ("--set", override))
+            if not problem:
+                console.print(f"next: {shlex.join(['textrail', 'run', options.run, *changes])}", soft_wrap=True)
+        except TextrailError as error:
+            problem = str(error)
+    return _tell(problem, FAILED) if problem else OK
 
 
 def _metrics(options: argparse.Namespace) -> int:

@@ -1,0 +1,410 @@
+"""A look at a run before it starts: rows of its data through its own steps, as far as the loss before training.
+
+What reads, encodes and builds the model is the run's own code, so that what would stop a run in its first minutes
+stops here in seconds. Nothing is trained, and nothing is written but the plots that are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.cells import cell_len
+from rich.console import Console
+
+from components.anomaly_gate import bound_findings, drift, refuse, skipped_findings
+from components.encoder_sources import import_encoder
+from components.rows import Row, wanted
+from components.sample import Sample, take_sample
+from components.schema_gen import check_classes, class_names, read_curated
+from components.sources import make_source
+from components.splits_writer import check_no_split_is_empty, unusable
+from components.text_transform import check_positions, unknown_label, write_classes
+from modules.classifier import (
+    Classifier,
+    build_classifier,
+    layer_precision,
+    length_buckets,
+    preprocessing_fn,
+    sums,
+)
+from modules.opaque import OpaqueEncoder
+from modules.optimization import Schedule, policy_of
+from modules.tokenization import Vocabulary
+from modules.training import choose_strategy
+from pipelines.classification import trainer_settings, transform_settings
+from pipelines.plots import lengths_png, schedule_png, schedule_text
+from pipelines.settings import Settings
+
+BATCH = 512        # Rows tokenized at a time.
+UNCUT = 1 << 30    # Tokens that no text has.
+# A new head's logits are near 0, so that its loss is near ln(classes). With BERT's own deviation of new weights, 0.02,
+# they are a few tenths; a loss beyond this comes from weights, labels or arithmetic that are not what they should be.
+LOSS_TOLERANCE = 0.3
+MUCH_CUT = 0.1     # Share of the texts.
+MUCH_UNKNOWN = 0.05  # Share of the tokens.
+SHOWN_TOKENS = 48  # Of a row; what is beyond stands between the first ones and the last.
+CLASSES_SHOWN = 6
+RARE = 0.2         # Of the share that a class would have if all were equally frequent.
+
+
+class ShownRow(NamedTuple):
+    """One row on its way through the model.
+
+    Attributes:
+        texts: one, or two of a pair.
+        label: name of the class.
+        tokens: wordpieces with [CLS] and [SEP].
+        token_ids: [tokens].
+        segments: [tokens] 0 and, for the second text of a pair, 1.
+        logits: [classes].
+    """
+
+    texts: tuple[str, ...]
+    label: str
+    tokens: list[str]
+    token_ids: list[int]
+    segments: list[int]
+    logits: list[float]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found.
+
+    Attributes:
+        settings: of the run.
+        sample: the rows that were read.
+        classes: names in the order of their ids.
+        labels: class → rows of the training split that were read.
+        lengths: [training rows] tokens before cutting, [CLS] and [SEP] included.
+        unknown: share of [UNK] among the tokens, special ones left out.
+        shown: some rows on their way through the model.
+        loss: mean cross entropy of the shown rows before training, in nats.
+        precision: arithmetic of the layers, and why.
+        parameters: numbers that train, and numbers that do not.
+        steps_per_epoch: batches of an epoch, estimated where the sample is not whole.
+        schedule: the learning rate.
+    """
+
+    settings: Settings
+    sample: Sample
+    classes: list[str]
+    labels: dict[str, int]
+    lengths: np.ndarray
+    unknown: float
+    shown: list[ShownRow]
+    loss: float
+    precision: tuple[str, str]
+    parameters: tuple[int, int]
+    steps_per_epoch: int
+    schedule: Schedule
+
+    @property
+    def chance(self) -> float:
+        """The loss of equal scores for all classes, in nats."""
+        return math.log(len(self.classes))
+
+    @property
+    def cut(self) -> float:
+        """Share of the training texts that are longer than the model reads."""
+        return float(np.mean(self.lengths > self.settings.model.max_length))
+
+    def problem(self) -> str:
+        """A sentence, if the run should not be started so."""
+        if abs(self.loss - self.chance) <= LOSS_TOLERANCE:
+            return ""
+        return (f"expected a loss before training within {LOSS_TOLERANCE} of ln({len(self.classes)} classes) = "
+                f"{self.chance:.3f}; received {self.loss:.3f}. Try training.precision=float32, and look whether "
+                "encoder.source has the weights that belong to its config.json.")
+
+    def warnings(self) -> list[str]:
+        """Sentences about what a run survives and its result may not."""
+        model, rows = self.settings.model, len(self.lengths)
+        found = []
+        rarest = min(self.classes, key=lambda name: self.labels[name])
+        if self.labels[rarest] < RARE * rows / len(self.classes):
+            found.append(f"only {self.labels[rarest]:,} of {rows:,} training rows are {rarest!r}: hold macro_f1 or mcc "
+                         "under evaluation.thresholds to a bound, accuracy hardly notices that class.")
+        most = max(self.classes, key=lambda name: self.labels[name])
+        threshold, share = self.settings.evaluation.thresholds.get("accuracy"), self.labels[most] / rows
+        if threshold and threshold.min is not None and threshold.min <= share:
+            found.append(f"evaluation.thresholds.accuracy.min is {threshold.min:g}, and answering {most!r} to "
+                         f"everything reaches {share:.3f}: raise it.")
+        if self.cut > MUCH_CUT:
+            found.append(f"{self.cut:.0%} of the training texts are longer than model.max_length={model.max_length} "
+                         f"and lose their {'end' if self.settings.data.text_pair else model.truncate}: 95% have at "
+                         f"most {np.percentile(self.lengths, 95):.0f} tokens.")
+        if self.unknown > MUCH_UNKNOWN:
+            found.append(f"{self.unknown:.0%} of the tokens are [UNK]: is the encoder's vocabulary of the texts' "
+                         "language, and encoder.lower_case right for it?")
+        return found
+
+
+def examine(settings: Settings, rows: int) -> Check:
+    """Takes rows of a run's data through its steps.
+
+    Args:
+        settings: of the run, with absolute paths.
+        rows: how many rows go through the model, spread over the classes.
+
+    Returns:
+        What was found.
+
+    Raises:
+        TextrailError: what would stop the run before or in its training.
+    """
+    sample = take_sample(make_source(settings.data.model_dump(exclude={"schema_file"})),
+                         settings.data.split.model_dump())
+    _check_rows(sample, settings)
+    classes = _classes(sample, settings)
+    _check_labels(sample, settings, classes)
+    keras.utils.set_random_seed(settings.seed)   # As the run does: its new weights are these.
+    with tempfile.TemporaryDirectory(prefix="textrail-") as folder:
+        encoder = f"{folder}/encoder"
+        import_encoder(target=encoder, **settings.encoder.model_dump(exclude_none=True, exclude={"head"}))
+        check_positions(encoder, settings.model.max_length)
+        config = transform_settings(settings) | {"encoder": encoder, "classes": write_classes(classes, folder)}
+        vocabulary = Vocabulary.read(encoder)
+        lengths, unknown = _measure(sample.rows["train"], config, vocabulary)
+        precision = layer_precision(encoder, settings.training.precision)
+        model = build_classifier(encoder, trainer_settings(settings), len(classes), policy_of(precision[0]))
+        shown, loss = _ask(model, spread(sample.rows["train"], rows), config, vocabulary)
+    steps = _steps_per_epoch(lengths, sample.estimates["train"], trainer_settings(settings))
+    labels = Counter(row[-1].decode() for row in sample.rows["train"])
+    return Check(settings, sample, classes, {name: labels[name] for name in classes}, lengths, unknown, shown, loss,
+                 precision, _parameters(model), steps,
+                 Schedule.of(settings.training.model_dump(), steps * settings.training.epochs))
+
+
+def _check_rows(sample: Sample, settings: Settings) -> None:
+    """Says of the rows what ExampleGen would."""
+    if sample.bad and settings.data.bad_rows == "stop":
+        raise unusable(len(sample.bad), sample.read, sample.bad)
+    if sample.whole:
+        check_no_split_is_empty({split: len(rows) for split, rows in sample.rows.items()}, len(sample.bad))
+
+
+def _classes(sample: Sample, settings: Settings) -> list[str]:
+    """The classes, from where SchemaGen would have them."""
+    data = settings.data
+    if data.schema_file:
+        texts = [name for name in (data.text, data.text_pair) if name]
+        return class_names(read_curated(data.schema_file, texts, data.label), data.label)
+    classes = sorted({row[-1].decode() for row in sample.rows["train"]})
+    check_classes(classes, data.label)
+    return classes
+
+
+def _check_labels(sample: Sample, settings: Settings, classes: Sequence[str]) -> None:
+    """Says of the labels what AnomalyGate and TextTransform would."""
+    labels = {split: Counter(row[-1].decode() for row in rows) for split, rows in sample.rows.items()}
+    unknown = [name for found in labels.values() for name in found if name not in classes]
+    # A sample may have missed a class.
+    if unknown and (sample.whole or settings.data.schema_file):
+        raise unknown_label(settings.data.label, classes, unknown[0])
+    if not sample.whole:
+        return
+    gate = settings.gate.model_dump()
+    drifts = {split: drift(labels["train"], found) for split, found in labels.items() if split != "train"}
+    findings = bound_findings({"unlabelled": {}, "label_drift": drifts, "empty_text": {}}, settings.data.label, gate)
+    reasons = Counter(row.reason for row in sample.bad)
+    skipped = {"all splits": {"share": len(sample.bad) / max(sample.read, 1), "reasons": dict(reasons.most_common())}}
+    findings += skipped_findings({"skipped": skipped}, gate["max_skipped_rows"], "skipped_rows.jsonl of a run")
+    refuse(finding for finding in findings if finding.feature not in gate["accept"] or not finding.acceptable)
+
+
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """The first rows of each class in turn, until there are `count`.
+
+        spread([(b"fine", b"pos"), (b"good", b"pos"), (b"bad", b"neg")], 2) → [(b"fine", b"pos"), (b"bad", b"neg")]
+    """
+    by_label: dict[bytes, list[Row]] = defaultdict(list)
+    for row in rows:
+        if len(by_label[row[-1]]) < count:
+            by_label[row[-1]].append(row)
+    return [row for row in chain(*zip_longest(*by_label.values())) if row is not None][:count]
+
+
+class _Encode:
+    """Rows through the run's preprocessing function, traced once as Transform traces it."""
+
+    def __init__(self, config: dict[str, Any]):
+        self._names = wanted(config["data"])
+        self._graph = tf.function(lambda columns: preprocessing_fn(columns, config), input_signature=[
+            {name: tf.TensorSpec([None, 1], tf.string) for name in self._names}])
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        columns = zip(*rows, strict=True)
+        return self._graph({name: tf.constant([[value] for value in values])
+                            for name, values in zip(self._names, columns, strict=True)})
+
+
+def _measure(rows: Sequence[Row], config: dict[str, Any], vocabulary: Vocabulary) -> tuple[np.ndarray, float]:
+    """The lengths of rows in tokens before cutting, [rows], and the share of [UNK] among the tokens."""
+    encode = _Encode(config | {"max_length": UNCUT})
+    lengths, unknown, pieces = [], 0, 0
+    specials = [vocabulary.ids["[CLS]"], vocabulary.ids["[SEP]"]]
+    for start in range(0, len(rows), BATCH):
+        token_ids = encode(rows[start:start + BATCH])["token_ids"]
+        lengths.append(token_ids.row_lengths().numpy())
+        ids = token_ids.values.numpy()
+        unknown += int(np.sum(ids == vocabulary.ids["[UNK]"]))
+        pieces += int(np.sum(~np.isin(ids, specials)))
+    return np.concatenate(lengths), unknown / max(pieces, 1)
+
+
+def _ask(model: Classifier, rows: Sequence[Row], config: dict[str, Any], vocabulary: Vocabulary
+         ) -> tuple[list[ShownRow], float]:
+    """Rows with what the model makes of them, and their mean loss in nats."""
+    features = _Encode(config)(rows)
+    token_ids = tf.cast(vocabulary.to_dense(features["token_ids"]), tf.int32)  # [rows, longest]
+    added = sums(model, {"token_ids": token_ids, "label_id": features["label_id"]}, False)
+    logits = model(token_ids, training=False).numpy().tolist()  # [rows, classes]
+    segments = vocabulary.segment_ids(token_ids).numpy().tolist()
+    shown = []
+    for row, ids, kinds, scores in zip(rows, features["token_ids"].to_list(), segments, logits, strict=True):
+        *texts, label = (value.decode() for value in row)
+        shown.append(ShownRow(tuple(texts), label, [vocabulary.pieces[i] for i in ids], ids, kinds[:len(ids)], scores))
+    return shown, float(added["loss"] / added["weight"])
+
+
+def _parameters(model: Classifier) -> tuple[int, int]:
+    """Numbers that train, and numbers that do not."""
+    frozen = [variable for variable in model.non_trainable_variables if "seed" not in variable.path]
+    if isinstance(model.bert, OpaqueEncoder):
+        frozen += model.bert.state
+    return (sum(math.prod(variable.shape) for _, variable in model.trained),
+            sum(math.prod(variable.shape) for variable in frozen))
+
+
+def _steps_per_epoch(lengths: np.ndarray, rows: int, settings: dict[str, Any]) -> int:
+    """Batches of an epoch of `rows` rows whose lengths are distributed as those of the sample."""
+    replicas = choose_strategy(settings["training"]["strategy"]).num_replicas_in_sync
+    buckets = length_buckets(settings, replicas)
+    cut = np.minimum(lengths, settings["model"]["max_length"])
+    counts = np.bincount(np.searchsorted(buckets.lengths, cut), minlength=len(buckets.lengths))
+    return buckets.batches([-(-int(count) * rows // len(lengths)) for count in counts])
+
+
+# What the terminal shows of it.
+
+
+def show(check: Check, console: Console) -> None:
+    """Prints rows, figures and the learning rate's plot, then the warnings."""
+    def say(text: str = "") -> None:
+        console.print(text, soft_wrap=True)
+
+    for number, row in enumerate(check.shown, start=1):
+        say(f"{number:<3}{row.label}")
+        for line in _row_lines(row, check.classes, console.width):
+            say(f"   {line}")
+        say()
+    for name, text in facts(check):
+        say(f"{name:<15} {text}")
+    say(f"{'learning rate':<15} {_schedule_fact(check.schedule)}")
+    say()
+    say(schedule_text(check.schedule, check.steps_per_epoch, width=min(72, console.width - 16)))
+    if warnings := check.warnings():
+        say()
+        for warning in warnings:
+            say(f"warning: {warning}")
+
+
+def write_plots(check: Check, folder: Path) -> list[Path]:
+    """Writes `learning_rate.png` and `lengths.png` to a folder, which is made, and returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "learning_rate.png", folder / "lengths.png"]
+    schedule_png(check.schedule, check.steps_per_epoch, paths[0])
+    lengths_png(check.lengths, check.settings.model.max_length, paths[1])
+    return paths
+
+
+def facts(check: Check) -> list[tuple[str, str]]:
+    """What is known of a run before it starts, as pairs of a name and a sentence."""
+    settings, sample, rows = check.settings, check.sample, len(check.lengths)
+    about = "" if sample.whole else "about "
+    splits = ", ".join(f"{split} {about}{count:,}" for split, count in sample.estimates.items())
+    read = "all rows were read" if sample.whole else f"the first {sample.read:,} rows were read"
+    skipped = f"; {len(sample.bad):,} skipped" if sample.bad else ""
+    frequent = sorted(check.classes, key=lambda name: -check.labels[name])
+    labels = ", ".join(f"{name} {check.labels[name] / rows:.1%}" for name in frequent[:CLASSES_SHOWN])
+    others = f" and {len(frequent) - CLASSES_SHOWN} more" if len(frequent) > CLASSES_SHOWN else ""
+    epochs = f"{settings.training.epochs} epoch{'s' * (settings.training.epochs > 1)}"
+    half, most = np.percentile(check.lengths, [50, 95])
+    trained, frozen = check.parameters
+    # Weights, gradients, two moments and the best weights so far, in float32 each.
+    megabytes = (5 * trained + frozen) * 4 / 1e6
+    verdict = "as it should be" if not check.problem() else "NOT as it should be"
+    return [
+        ("rows", f"{splits}; {read}{skipped}"),
+        ("labels", f"{labels}{others}"),
+        ("lengths", f"half of the texts have at most {half:.0f} tokens, 95% {most:.0f}, the longest "
+                    f"{check.lengths.max():,}; model.max_length {settings.model.max_length} cuts {check.cut:.1%}"),
+        ("unknown", f"{check.unknown:.2%} of the tokens are [UNK]"),
+        ("loss", f"{check.loss:.3f} before training; equal scores for {len(check.classes)} classes would have "
+                 f"ln({len(check.classes)}) = {check.chance:.3f}: {verdict} (within {LOSS_TOLERANCE})"),
+        ("precision", f"{check.precision[0]}: {check.precision[1]}"),
+        ("parameters", f"{trained:,} train, {frozen:,} do not; {megabytes:,.0f} MB with gradients and optimizer, "
+                       "without activations"),
+        ("steps", f"{about}{check.steps_per_epoch:,} an epoch, {about}{check.schedule.total_steps:,} in "
+                  f"{epochs}, {check.schedule.warmup_steps:,} of them warmup"),
+    ]
+
+
+def _schedule_fact(schedule: Schedule) -> str:
+    fall = {"linear": "falls evenly to 0", "cosine": "falls to 0 along a cosine", "constant": "stays"}[schedule.kind]
+    return f"peak {schedule.peak:g}, then {fall}"
+
+
+def _row_lines(row: ShownRow, classes: Sequence[str], width: int) -> list[str]:
+    names = ("text a", "text b") if len(row.texts) == 2 else ("text",)
+    lines = [f"{name:<9}{shorten(text, width - 14)}" for name, text in zip(names, row.texts, strict=True)]
+    columns = _elided(list(zip(row.tokens, map(str, row.token_ids), map(str, row.segments), strict=True)))
+    for block in _blocks(columns, width - 14):
+        for name, cells in zip(("tokens", "ids", "segments"), zip(*block, strict=True), strict=True):
+            padded = (cell + " " * (max(map(cell_len, column)) - cell_len(cell))
+                      for cell, column in zip(cells, block, strict=True))
+            lines.append(f"{name:<9}{'  '.join(padded)}".rstrip())
+    order = sorted(zip(classes, row.logits, strict=True), key=lambda pair: -pair[1])
+    logits = ", ".join(f"{name} {logit:+.3f}" for name, logit in order[:CLASSES_SHOWN])
+    return [*lines, f"{'logits':<9}{logits}{', …' if len(order) > CLASSES_SHOWN else ''}"]
+
+
+def _elided(columns: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """All columns of a short row; of a longer one the first of each segment, an ellipsis and its last one."""
+    if len(columns) <= SHOWN_TOKENS:
+        return columns
+    parts = [[column for column in columns if column[2] == segment] for segment in ("0", "1")]
+    kept = SHOWN_TOKENS // (2 if parts[1] else 1)
+    return [column for part in parts for column in (
+        part if len(part) <= kept else [*part[:kept - 2], ("…", "…", "…"), part[-1]])]
+
+
+def _blocks(columns: Sequence[tuple[str, ...]], width: int) -> list[list[tuple[str, ...]]]:
+    """Columns in lines of at most `width` characters, two spaces between them."""
+    blocks: list[list[tuple[str, ...]]] = [[]]
+    used = 0
+    for column in columns:
+        size = max(map(cell_len, column)) + 2
+        if used + size > width and blocks[-1]:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(column)
+        used += size
+    return blocks
+
+
+def shorten(text: str, width: int) -> str:
+    """One line of at most `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[:width - 1] + "…"
