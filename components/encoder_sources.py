@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from components import encoder_downloads as downloads
 from components import files
+from components.encoder_layouts import layout_of, matching, weights_files, weights_sha256
 from modules.errors import TextrailError
 
 if TYPE_CHECKING:
@@ -21,35 +21,6 @@ if TYPE_CHECKING:
 
 MINILM = "minilm"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-
-class Layout(NamedTuple):
-    """A way in which encoders lie in folders.
-
-    Attributes:
-        name: key of `modules.layouts.READERS`.
-        signs: patterns of files, one of which is there where the layout is.
-        weights: patterns of the large files.
-        others: patterns of the small files that are read beside them.
-    """
-
-    name: str
-    signs: tuple[str, ...]
-    weights: tuple[str, ...]
-    others: tuple[str, ...]
-
-
-# The first whose sign is there counts.
-LAYOUTS = (
-    Layout("huggingface", ("model.safetensors", "model.safetensors.index.json"), ("model*.safetensors",),
-           ("config.json", "vocab.txt", "tokenizer_config.json", "model.safetensors.index.json")),
-    Layout("saved_model", ("saved_model.pb",), ("variables/variables.data-?????-of-?????",),
-           ("saved_model.pb", "variables/variables.index", "assets/*", "assets.extra/encoder/*", "bert_config.json",
-            "config.json", "vocab.txt")),
-    Layout("checkpoint", ("*.index",), ("*.data-?????-of-?????",),
-           ("*.index", "checkpoint", "bert_config.json", "config.json", "params.yaml", "vocab.txt",
-            "tokenizer_config.json")),
-)
 
 
 def import_encoder(source: str, target: str, sha256: str = "", lower_case: bool | None = None, config: str = "",
@@ -94,51 +65,24 @@ def read_encoder(source: str, sha256: str = "", lower_case: bool | None = None, 
 
     folder = local_folder(source)
     layout = layout_of(folder)
-    expected = sha256 or (MINILM_SHA256 if source == MINILM else "")
+    known = MINILM_SHA256 if source == MINILM else downloads.known_sha256(source, folder, layout)
+    expected = sha256 or known
     if expected and (found := weights_sha256(folder, layout)) != expected.lower():
         raise TextrailError(f"{' and '.join(map(str, weights_files(folder, layout)))} with sha256 {expected}", found,
                             "The file is damaged or another one; fetch it again, or correct encoder.sha256.")
-    hints = Hints(lower_case, Path(config) if config else None, local_folder(preprocessing) if preprocessing else None)
+    hints = Hints(lower_case, Path(config) if config else None, _local(preprocessing) if preprocessing else None)
     checkpoint = READERS[layout.name](folder, hints)
     checkpoint.check(folder)
     return checkpoint
 
 
-def layout_of(folder: Path) -> Layout:
-    """The layout of a folder.
-
-    Raises:
-        TextrailError: none that is known; where only a pickle is there, with the reason why that is not read.
-    """
-    for layout in LAYOUTS:
-        if any(_matching(folder, layout.signs)):
-            return layout
-    found = ", ".join(sorted(os.listdir(folder))) or "nothing"
-    pickled = (folder / "pytorch_model.bin").is_file()
-    raise TextrailError(
-        f"weights of a BERT in {folder}: " + ", ".join(layout.signs[0] for layout in LAYOUTS), found,
-        "Loading pytorch_model.bin would run code that is inside it; where you trust it, save the model as safetensors "
-        "with save_pretrained(folder, safe_serialization=True) of transformers." if pickled else
-        "Give the folder that has them.")
-
-
-def weights_files(folder: Path, layout: Layout) -> list[Path]:
-    """The files with the weights, sorted by name."""
-    return sorted(_matching(folder, layout.weights))
-
-
-def weights_sha256(folder: Path, layout: Layout) -> str:
-    """Hex sha256 of the weights; several files count as one, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in weights_files(folder, layout):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def _local(preprocessing: str) -> Path:
+    """The vocab.txt, or the folder, that `encoder.preprocessing` names."""
+    return Path(preprocessing) if Path(preprocessing).is_file() else local_folder(preprocessing)
 
 
 def local_folder(source: str) -> Path:
-    """A folder of this machine with the encoder that `encoder.source` names.
+    """A folder of this machine with the encoder that `encoder.source` names; what is remote is fetched.
 
     Raises:
         TextrailError: there is none.
@@ -147,34 +91,58 @@ def local_folder(source: str) -> Path:
         from modules.weights import packaged_minilm
 
         return packaged_minilm()
+    if downloads.is_remote(source):
+        return downloads.fetch(source)
     folder = Path(source)
     if not folder.is_dir():
-        raise TextrailError(f"encoder.source to be {MINILM!r} or a folder with an encoder", repr(source),
-                            "Give the path of a folder.")
+        raise TextrailError(
+            f"an encoder: {MINILM!r}, a folder, hf://owner/name, or a handle of TF Hub or Kaggle that begins with "
+            "https://tfhub.dev/ or https://www.kaggle.com/models/", repr(source), "Give one of these.")
     return folder
 
 
-def encoder_fingerprint(source: str) -> str:
-    """Changes when the source does.
+def encoder_fingerprint(source: str, config: str = "", preprocessing: str = "") -> str:
+    """Changes when the source does, or what stands in for what it lacks.
 
     Small files count by their content. The weights are too large to read for every run: they count by size and time,
-    those of minilm by the one sha256 that is accepted, so that installing it again changes nothing.
+    those of minilm by the one sha256 that is accepted, so that installing it again changes nothing. Of a repository
+    the commit counts, of a handle its version, whether it is fetched already or not.
+
+    Args:
+        source: as `encoder.source` of the settings.
+        config: a configuration file; "" is none.
+        preprocessing: a source with the vocabulary; "" is none.
+
+    Returns:
+        sha256 in hexadecimal digits.
 
     Raises:
-        TextrailError: the source is no folder, or one without an encoder.
+        TextrailError: there is no such source or file.
     """
-    folder = local_folder(source)
-    layout = layout_of(folder)
-    facts = [layout.name]
-    for path in sorted(_matching(folder, (*layout.weights, *layout.others))):
-        file = files.File(str(path), path.stat().st_size, path.stat().st_mtime)
-        if path not in weights_files(folder, layout):
-            fact = files.content_hash(file)
-        else:
-            fact = MINILM_SHA256 if source == MINILM else f"{file.size} {file.modified}"
-        facts.append(f"{path.relative_to(folder)} {fact}")
+    facts: list[Any] = [_facts(source)]
+    facts += [_content(Path(config))] if config else []
+    if preprocessing:
+        facts += [_content(Path(preprocessing)) if Path(preprocessing).is_file() else _facts(preprocessing)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
-    return (path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+def _facts(source: str) -> list[str]:
+    """What tells one state of a source from another."""
+    if downloads.is_remote(source):
+        return [downloads.identity(source)]
+    folder = local_folder(source)
+    layout = layout_of(folder)
+    weights, facts = weights_files(folder, layout), [layout.name]
+    for path in sorted(set(matching(folder, layout.patterns))):
+        if path not in weights:
+            fact = _content(path)
+        else:
+            fact = MINILM_SHA256 if source == MINILM else f"{path.stat().st_size} {path.stat().st_mtime}"
+        facts.append(f"{path.relative_to(folder)} {fact}")
+    return facts
+
+
+def _content(path: Path) -> str:
+    if not path.is_file():
+        raise TextrailError(f"the file {path}, encoder.config", "none there", "Correct the path.")
+    return files.content_hash(files.File(str(path), path.stat().st_size, path.stat().st_mtime))

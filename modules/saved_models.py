@@ -6,6 +6,7 @@ constants and operations in it. The encoder that comes of it is compared with th
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,16 +20,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from modules.bert import Bert, BertConfig
 from modules.checkpoints import Checkpoint, Hints, read_pieces
 from modules.errors import TextrailError
-from modules.tensorflow_checkpoints import (
-    Variables,
-    check_heads,
-    has_no_capitals,
-    read_config,
-    read_variables,
-    read_vocabulary,
-)
+from modules.tensorflow_files import Variables, check_heads, has_no_capitals, read_config, read_variables
 from modules.tokenization import SPECIALS, Vocabulary
-from modules.weights import VOCABULARY, assign
+from modules.weights import TOKENIZER, VOCABULARY, assign
 
 GRAPH, VARIABLES, DESCRIPTION = "saved_model.pb", "variables/variables", "assets.extra/encoder"
 INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
@@ -126,7 +120,7 @@ def _only(values: Iterable[Any]) -> Any:
 
 def _activations(graph: Graph) -> Iterator[str]:
     """HuggingFace's names of the activations whose operations occur."""
-    for node in _all(graph):
+    for node in (node for nodes in graph.nodes for node in nodes):
         if node.op in ("Erf", "Erfc"):
             yield "gelu"
         elif node.op in ("Relu", "Elu", "Selu", "LeakyRelu", "Relu6", "Softplus"):
@@ -153,10 +147,6 @@ def _epsilons(graph: Graph) -> Iterator[float]:
                             and constant.op == "Const" and (value := _scalar(constant)) is not None)
 
 
-def _all(graph: Graph) -> Iterator[Any]:
-    return (node for nodes in graph.nodes for node in nodes)
-
-
 def _scalar(node: Any) -> float | None:
     """The value of a constant of one float, none of others."""
     tensor = node.attr["value"].tensor
@@ -179,29 +169,38 @@ def _vocabulary(folder: Path, graph: Graph, variables: Variables, hints: Hints) 
     Places: what the user names; the SavedModel's own `vocab_file`; a `vocab.txt` in the folder; a preprocessing
     SavedModel beside it.
     """
-    case = variables.lower_case if hints.lower_case is None else hints.lower_case
     if hints.preprocessing is not None:
-        return _of_partner(hints.preprocessing, hints.lower_case)
+        return vocabulary_at(hints.preprocessing, hints.lower_case)
+    case = variables.lower_case if hints.lower_case is None else hints.lower_case
     if path := _asset(folder, graph):
-        pieces = read_pieces(path)
-        return Vocabulary(pieces, has_no_capitals(pieces) if case is None else case)
+        return _of_file(path, case)
     if (folder / VOCABULARY).is_file():
-        return read_vocabulary(folder, case)
+        return vocabulary_at(folder, case)
     partners = [path.parent for path in folder.parent.glob(f"*preprocess*/{GRAPH}") if path.parent != folder]
     if len(partners) == 1:
-        return _of_partner(partners[0], case)
+        return vocabulary_at(partners[0], case)
     raise TextrailError(f"the vocabulary of {folder}: vocab_file in the SavedModel, {VOCABULARY} in the folder, or one "
                         "preprocessing SavedModel beside it", f"{len(partners)} beside it" if partners else "none",
                         "Set encoder.preprocessing to a vocab.txt, or to the folder or handle of the preprocessing.")
 
 
-def _of_partner(path: Path, lower_case: bool | None) -> Vocabulary:
-    """The vocabulary of a `vocab.txt`, of a folder with one, or of a preprocessing SavedModel."""
+def vocabulary_at(path: Path, lower_case: bool | None) -> Vocabulary:
+    """Reads a vocabulary that lies beside weights, or in a preprocessing SavedModel.
+
+    Args:
+        path: a `vocab.txt`, a folder with one, or the folder of the SavedModel.
+        lower_case: the case; none follows what is said there, or else the vocabulary itself.
+
+    Returns:
+        The vocabulary.
+
+    Raises:
+        TextrailError: there is none, or a wrong one.
+    """
     if path.is_file():
-        pieces = read_pieces(path)
-        return Vocabulary(pieces, has_no_capitals(pieces) if lower_case is None else lower_case)
-    if not (path / GRAPH).is_file():
-        return read_vocabulary(path, lower_case)
+        return _of_file(path, lower_case)
+    if (path / VOCABULARY).is_file() or not (path / GRAPH).is_file():
+        return _of_file(path / VOCABULARY, _flag(path) if lower_case is None else lower_case)
     graph = read_graph(path)
     asset = _asset(path, graph)
     if asset is None:
@@ -209,11 +208,27 @@ def _of_partner(path: Path, lower_case: bool | None) -> Vocabulary:
                             "Take the preprocessing of a BERT.")
     if lower_case is None:
         lower_case = read_variables(path / VARIABLES).lower_case
-    # A BertTokenizer folds case by an operation of its own.
-    operations = {node.op for node in _all(graph)}
-    if lower_case is None and operations & {"WordpieceTokenizeWithOffsets", "WordpieceDetokenize", "CaseFoldUTF8"}:
-        lower_case = "CaseFoldUTF8" in operations
-    pieces = read_pieces(asset)
+    operations = {node.op for nodes in graph.nodes for node in nodes}
+    if lower_case is None and any(name.startswith("WordpieceTokenize") for name in operations):
+        lower_case = "CaseFoldUTF8" in operations   # how tf_text's BertTokenizer lower-cases
+    return _of_file(asset, lower_case)
+
+
+def _flag(folder: Path) -> bool | None:
+    """What a `tokenizer_config.json` says of the case, none where there is none.
+
+    Raises:
+        TextrailError: it is no JSON.
+    """
+    path = folder / TOKENIZER
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("do_lower_case") if path.is_file() else None
+    except ValueError as error:
+        raise TextrailError(f"JSON in {path}", f"something else ({error})", "Fetch the encoder again.") from error
+
+
+def _of_file(path: Path, lower_case: bool | None) -> Vocabulary:
+    pieces = read_pieces(path)
     return Vocabulary(pieces, has_no_capitals(pieces) if lower_case is None else lower_case)
 
 

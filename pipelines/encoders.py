@@ -12,7 +12,8 @@ from typing import Any, TextIO
 from rich import box
 from rich.table import Table
 
-from components.encoder_sources import layout_of, local_folder, read_encoder, weights_files, weights_sha256
+from components.encoder_layouts import layout_of, weights_files, weights_sha256
+from components.encoder_sources import local_folder, read_encoder
 from modules.checkpoints import Checkpoint
 from modules.errors import TextrailError
 from modules.tokenization import SPECIALS
