@@ -110,7 +110,7 @@ class BertConfig:
                                   "position_embedding_type": "absolute", **dataclasses.asdict(self)}
         if labels:
             own = pooling == "mean"
-            kind = "BertForMeanSequenceClassification" if own else "BertForSequenceClassification"
+            kind = "BertMeanForSequenceClassification" if own else "BertForSequenceClassification"
             values |= {"architectures": [kind], "id2label": {str(i): label for i, label in enumerate(labels)},
                        "label2id": {label: i for i, label in enumerate(labels)},
                        "problem_type": "single_label_classification"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from modules.bert import BertConfig, Pooling
 from modules.errors import TextrailError
@@ -98,29 +99,31 @@ class Checkpoint:
         write_encoder(folder, self.config, tensors, self.vocabulary, self.labels, self.pooling, max_length)
 
 
-def read_huggingface(folder: Path, hints: Hints) -> Checkpoint:
+def read_huggingface(folder: str | Path, hints: Hints) -> Checkpoint:
     """Reads `config.json`, `vocab.txt`, `tokenizer_config.json` and safetensors, in one file or in shards.
 
     Args:
-        folder: where they lie.
+        folder: where they lie; may be a URI.
         hints: only the case counts; the other files are there.
 
     Returns:
-        The encoder, with the head of a `BertForSequenceClassification`.
+        The encoder, with its head where it is a classifier.
 
     Raises:
         TextrailError: a file is missing or wrong.
     """
-    values = _json(folder / CONFIG)
+    values = _json(f"{folder}/{CONFIG}")
     tensors = read_tensors(folder)
     heads = {pooling: _taken(tensors, prefix) for pooling, prefix in HEADS.items()}
     pooling = next((pooling for pooling, head in heads.items() if _is_classifier(values, head)), None)
     head = heads[pooling] if pooling else {}
     lower_case = hints.lower_case
     if lower_case is None:   # HuggingFace's default for BERT is to lower-case.
-        lower_case = _json(folder / TOKENIZER).get("do_lower_case", True) if (folder / TOKENIZER).is_file() else True
-    return Checkpoint("HuggingFace", BertConfig.from_values(values, folder / CONFIG), tensors,
-                      Vocabulary(read_pieces(folder / VOCABULARY), lower_case), head, _labels(values, head), pooling)
+        flags = _json(f"{folder}/{TOKENIZER}") if tf.io.gfile.exists(f"{folder}/{TOKENIZER}") else {}
+        lower_case = flags.get("do_lower_case", True)
+    vocabulary = Vocabulary(read_pieces(f"{folder}/{VOCABULARY}"), lower_case)
+    return Checkpoint("HuggingFace", BertConfig.from_values(values, f"{folder}/{CONFIG}"), tensors, vocabulary, head,
+                      _labels(values, head), pooling)
 
 
 def _taken(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -134,7 +137,7 @@ def _is_classifier(values: Mapping[str, Any], head: Mapping[str, np.ndarray]) ->
     kinds = values.get("architectures") or ["BertForSequenceClassification"]
     one_of_many = values.get("problem_type") in (None, "single_label_classification")
     return len(head.get("classifier.weight", ())) > 1 and one_of_many and any(
-        kind.endswith("ForSequenceClassification") or kind.endswith("MeanSequenceClassification") for kind in kinds)
+        kind.endswith("ForSequenceClassification") for kind in kinds)
 
 
 def _labels(values: Mapping[str, Any], head: Mapping[str, np.ndarray]) -> tuple[str, ...]:
@@ -143,21 +146,26 @@ def _labels(values: Mapping[str, Any], head: Mapping[str, np.ndarray]) -> tuple[
     return tuple(str(names.get(str(row), f"LABEL_{row}")) for row in range(len(head.get("classifier.weight", ()))))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: str | Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(_bytes(path))
+    except (tf.errors.OpError, ValueError) as error:
         raise TextrailError(f"JSON in {path}", f"something else ({error})", "Fetch the encoder again.") from error
 
 
-def read_pieces(path: Path) -> tuple[str, ...]:
+def read_pieces(path: str | Path) -> tuple[str, ...]:
     """The wordpieces of a `vocab.txt`.
 
     Raises:
         TextrailError: there is no such file, or it is not UTF-8.
     """
     try:
-        return tuple(split_vocabulary(path.read_bytes().decode("utf-8")))
-    except (OSError, ValueError) as error:
+        return tuple(split_vocabulary(_bytes(path).decode("utf-8")))
+    except (tf.errors.OpError, ValueError) as error:
         raise TextrailError(f"a wordpiece a line in {path}", f"something else ({error})",
                             "Fetch the encoder again.") from error
+
+
+def _bytes(path: str | Path) -> bytes:
+    with tf.io.gfile.GFile(str(path), "rb") as file:
+        return file.read()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -12,14 +14,16 @@ import tensorflow_transform as tft
 from modules import progress
 from modules.batching import Buckets, Loading, cached, count_by_bucket, make_batches, parsed, read
 from modules.bert import Bert, Pooling, pool
-from modules.errors import UNKNOWN_LABEL
+from modules.checkpoints import Hints, read_huggingface
+from modules.errors import UNKNOWN_LABEL, TextrailError
+from modules.manifest import input_names
 from modules.opaque import OpaqueEncoder, is_opaque
 from modules.optimization import choose_precision, policy_of
 from modules.serving import RawFeatures, export
 from modules.tokenization import Tokenizer, Vocabulary
 from modules.training import TrainArgs, Training, choose_strategy
 from modules.transformer import Dropout, Linear
-from modules.weights import load_encoder
+from modules.weights import load_encoder, write_description
 
 # Transform: raw columns to token ids and label ids.
 
@@ -159,6 +163,8 @@ def run_fn(args: TrainArgs) -> None:
     strategy = choose_strategy(training["strategy"])
     with strategy.scope():
         model = build_classifier(args.encoder, settings, len(classes), policy_of(precision))
+        if settings.get("head") == "keep":
+            keep_head(model, args.encoder, classes)
     batches = LengthBatches(args, model.vocabulary.pad_id, strategy.num_replicas_in_sync)
     progress.report(batches.told(), lasting=True)
     Training(forward=lambda batch, is_training: sums(model, batch, is_training), trained=model.trained,
@@ -209,6 +215,33 @@ def load_opaque(folder: str, model: dict[str, Any], seed: int) -> OpaqueEncoder:
     encoder = OpaqueEncoder(folder, seed)
     encoder.fine_tune(model["fine_tune_layers"], model["pooling"], model["max_length"])
     return encoder
+
+
+def keep_head(classifier: Classifier, encoder: str, classes: Sequence[str]) -> None:
+    """Gives a classifier the head that its encoder came with, for a run that goes on from a fine-tuned one.
+
+    Args:
+        classifier: whose head is replaced.
+        encoder: folder of its encoder.
+        classes: names in the order of their ids; the head's may be in another.
+
+    Raises:
+        TextrailError: the encoder came without a classifier's head, or with one of other classes or another pooling.
+    """
+    found = read_huggingface(encoder, Hints()) if isinstance(classifier.bert, Bert) else None
+    if found is None or found.pooling is None:
+        raise TextrailError("encoder.source to be a fine-tuned classifier, for encoder.head=keep",
+                            "an encoder without the head of one", "Set encoder.head=new.")
+    if sorted(found.labels) != sorted(classes):
+        raise TextrailError(f"encoder.source to tell the classes of the data apart: {', '.join(classes)}",
+                            f"a classifier of {', '.join(found.labels)}",
+                            "Set encoder.head=new, or give the classes in the data the names in its id2label.")
+    if found.pooling != classifier.pooling:
+        raise TextrailError(f"model.pooling={found.pooling}, which the head of encoder.source was trained on",
+                            f"{classifier.pooling}", f"Set model.pooling={found.pooling}, or encoder.head=new.")
+    rows = [found.labels.index(name) for name in classes]
+    classifier.head.kernel.assign(found.head["classifier.weight"][rows].T)
+    classifier.head.bias.assign(found.head["classifier.bias"][rows])
 
 
 def length_buckets(settings: dict[str, Any], replicas: int) -> Buckets:
@@ -291,7 +324,7 @@ class ServedClassifier(tf.Module):
 
     def signatures(self) -> dict[str, Any]:
         """Name → concrete function, for `tf.saved_model.save`."""
-        strings = [tf.TensorSpec([None], tf.string, name) for name in self.texts]
+        strings = [tf.TensorSpec([None], tf.string, name) for name in input_names(self.texts)]
         serialized = tf.TensorSpec([None], tf.string, "examples")
         return {"serving_default": tf.function(self.serve).get_concrete_function(*strings),
                 "examples": tf.function(self.serve_examples).get_concrete_function(serialized),
@@ -320,10 +353,13 @@ class ServedClassifier(tf.Module):
 
 def export_classifier(classifier: Classifier, classes: list[str], args: TrainArgs) -> None:
     """Writes the SavedModel with its three signatures and its manifest to `args.serving_dir`."""
-    served = ServedClassifier(classifier, classes, args)
+    served, bert, model = ServedClassifier(classifier, classes, args), classifier.bert, args.settings["model"]
+    describe = (functools.partial(write_description, config=bert.config, vocabulary=classifier.vocabulary)
+                if isinstance(bert, Bert) else None)
     export(served, served.signatures(), args.serving_dir, {
-        "shape": "classification", **args.settings["data"], "classes": classes,
-        "max_length": args.settings["model"]["max_length"]})
+        "shape": "classification", **args.settings["data"], "inputs": input_names(served.texts), "classes": classes,
+        "max_length": model["max_length"], "truncate": model.get("truncate", "end"),
+        "pooling": classifier.pooling}, describe)
 
 
 def read_classes(transform_graph: str) -> list[str]:

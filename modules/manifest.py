@@ -1,3 +1,23 @@
 """Where a SavedModel of this project says what it is, beside its signatures."""
 
+import re
+from collections.abc import Sequence
+
 MANIFEST = "assets.extra/textrail.json"
+# Beside it, a folder that says what its encoder is: config.json, vocab.txt, tokenizer_config.json.
+DESCRIPTION = "assets.extra/encoder"
+
+
+def input_names(columns: Sequence[str]) -> list[str]:
+    """What the inputs of `serving_default` are called: as the text columns are, unless TensorFlow would rename one.
+
+    Example:
+        >>> input_names(["question", "answer"])
+        ['question', 'answer']
+        >>> input_names(["#1 String", "#2 String"])
+        ['text', 'text_pair']
+    """
+    plain = all(re.fullmatch("[A-Za-z][A-Za-z0-9_]*", column) and column != "self" for column in columns)
+    if plain and len({column.lower() for column in columns}) == len(columns):
+        return list(columns)
+    return ["text", "text_pair"][:len(columns)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from modules.manifest import MANIFEST
+from modules.manifest import DESCRIPTION, MANIFEST
 
 
 class RawFeatures(tf.Module):
@@ -49,7 +49,8 @@ class RawFeatures(tf.Module):
                                tf.stack([tf.size(values, out_type=tf.int64), 1]))
 
 
-def export(module: tf.Module, signatures: Mapping[str, Any], folder: str, manifest: Mapping[str, Any]) -> None:
+def export(module: tf.Module, signatures: Mapping[str, Any], folder: str, manifest: Mapping[str, Any],
+           describe: Callable[[str], None] | None = None) -> None:
     """Writes a SavedModel with its manifest, beside and then renamed: a reader never sees half of it.
 
     Args:
@@ -57,6 +58,7 @@ def export(module: tf.Module, signatures: Mapping[str, Any], folder: str, manife
         signatures: name → concrete function.
         folder: where the SavedModel goes.
         manifest: what a client needs to know beside the signatures, written to `assets.extra/textrail.json`.
+        describe: writes into the folder it is given what the encoder is, so that it can be had back.
     """
     beside = folder.rstrip("/") + ".part"
     if tf.io.gfile.exists(beside):
@@ -66,6 +68,8 @@ def export(module: tf.Module, signatures: Mapping[str, Any], folder: str, manife
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.gfile.GFile(path, "w") as file:
         file.write(json.dumps(manifest, indent=1, ensure_ascii=False))
+    if describe is not None:
+        describe(os.path.join(beside, DESCRIPTION))
     if tf.io.gfile.isdir(folder) and not tf.io.gfile.listdir(folder):
         tf.io.gfile.rmtree(folder)  # TFX makes the folder of an output before the component runs
     tf.io.gfile.rename(beside, folder, overwrite=True)

@@ -28,6 +28,7 @@ from modules.tokenization import Vocabulary, split_vocabulary
 from modules.transformer import AddNorm, Linear
 
 CONFIG, VOCABULARY, WEIGHTS, TOKENIZER = "config.json", "vocab.txt", "model.safetensors", "tokenizer_config.json"
+MODELING = "modeling_textrail.py"   # what transformers needs to know of a head over the mean
 SHARDS = "model.safetensors.index.json"
 # What a fine-tuned classifier has beside its encoder, by what its head sees. Only over BERT's pooler is it a
 # `BertForSequenceClassification`, so that alone has the names of one.
@@ -165,6 +166,8 @@ def write_encoder(folder: str | Path, config: BertConfig, tensors: dict[str, np.
         max_length: see `write_description`.
     """
     write_description(folder, config, vocabulary, labels, pooling, max_length)
+    if pooling == "mean":
+        _write(folder, MODELING, (Path(__file__).parent / MODELING).read_bytes())
     # "pt" is the layout's name for [out, in] kernels; transformers refuses files without it.
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     _write(folder, WEIGHTS, safetensors.numpy.save(contiguous, metadata={"format": "pt"}))

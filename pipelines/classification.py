@@ -122,7 +122,7 @@ def transform_settings(settings: Settings) -> dict[str, Any]:
 def trainer_settings(settings: Settings) -> dict[str, Any]:
     """What the run function is told of the settings."""
     return {"seed": settings.seed, "data": column_names(settings), "model": settings.model.model_dump(),
-            "training": settings.training.model_dump()}
+            "training": settings.training.model_dump(), "head": settings.encoder.head}
 
 
 def _recipe(settings: Settings, fingerprints: dict[str, str]) -> str:

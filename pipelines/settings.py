@@ -135,6 +135,9 @@ class Encoder(Section):
     sha256: str | None = Field(None, description="Expected sha256 of `model.safetensors`, 64 hexadecimal digits; "
                                "checked when given.")
     lower_case: bool | None = Field(None, description="Lower-case texts; none follows the encoder's own flag.")
+    head: Literal["new", "keep"] = Field(
+        "new", description="The layer that tells the classes apart: a `new` one, or, where the source is a classifier "
+        "of the same classes, `keep` its own. `model.pooling` must be what it was trained on.")
 
     @field_validator("sha256")
     @classmethod

@@ -187,7 +187,8 @@ def test_the_moved_model_answers_in_a_fresh_process(trained, tmp_path):
     assert set(answer["features"]) == {"token_ids", "label_id", "token_count"}
     with open(f"{args.serving_dir}/assets.extra/textrail.json") as file:
         assert json.load(file) == {"shape": "classification", "text": "text", "text_pair": None, "label": "stars",
-                                   "classes": ["bad", "good"], "max_length": 16}
+                                   "inputs": ["text"],
+                                   "classes": ["bad", "good"], "max_length": 16, "truncate": "end", "pooling": "mean"}
 
 
 def test_batches_say_what_bucketing_saves(trained):
