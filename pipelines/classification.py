@@ -67,7 +67,8 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
     destination, lower_case = settings.push.destination or str(paths.pushed), settings.encoder.lower_case
     source = data.model_dump(exclude={"schema_file"})
     fingerprints = {
-        "data": data_fingerprint(source), "encoder": encoder_fingerprint(settings.encoder.source),
+        "data": data_fingerprint(source), "encoder": encoder_fingerprint(
+            settings.encoder.source, settings.encoder.config or "", settings.encoder.preprocessing or ""),
         "schema": schema_fingerprint(data.schema_file or "")}
     recipe = _recipe(settings, fingerprints)
 
@@ -82,7 +83,8 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
                        destination=destination)
     encoder = EncoderImporter(source=settings.encoder.source, sha256=settings.encoder.sha256 or "",
                               lower_case=json.dumps(lower_case) if lower_case is not None else "",
-                              fingerprint=fingerprints["encoder"])
+                              config=settings.encoder.config or "",
+                              preprocessing=settings.encoder.preprocessing or "", fingerprint=fingerprints["encoder"])
     transform = TextTransform(examples=examples.outputs["examples"], schema=schema.outputs["schema"],
                               encoder=encoder.outputs["encoder"], gate=gate.outputs["blessing"],
                               settings=transform_settings(settings), preprocessing_fn=PREPROCESSING_FN)

@@ -130,11 +130,24 @@ class Gate(Section):
 
 
 class Encoder(Section):
-    source: str = Field("minilm", description="`minilm` (packaged all-MiniLM-L6-v2, works offline) or a folder in "
-                        "HuggingFace's BERT layout: `config.json`, `vocab.txt`, `model.safetensors`.")
-    sha256: str | None = Field(None, description="Expected sha256 of `model.safetensors`, 64 hexadecimal digits; "
-                               "checked when given.")
-    lower_case: bool | None = Field(None, description="Lower-case texts; none follows the encoder's own flag.")
+    source: str = Field(
+        "minilm", description="`minilm` (packaged all-MiniLM-L6-v2, works offline); a folder with a BERT as HuggingFace "
+        "(`model.safetensors`), google-research/bert or TF Model Garden (`bert_model.ckpt.index`) lay it out, or a "
+        "SavedModel; `hf://owner/name` or `hf://owner/name@revision`; a handle that begins with `https://tfhub.dev/` or "
+        "`https://www.kaggle.com/models/`.")
+    sha256: str | None = Field(
+        None, description="Expected sha256 of the weights, 64 hexadecimal digits; checked when given. The weights are "
+        "`model.safetensors`, of checkpoints and SavedModels the file `….data-00000-of-00001`; several files count as "
+        "one, in the order of their names.")
+    lower_case: bool | None = Field(
+        None, description="Lower-case texts; none follows the encoder's own flag, or, in a release without one, "
+        "whether the vocabulary has capitals.")
+    config: str | None = Field(
+        None, description="A `config.json` or `bert_config.json` for a checkpoint or SavedModel that lacks one; comes "
+        "before its own.")
+    preprocessing: str | None = Field(
+        None, description="Where the vocabulary is, if not beside a checkpoint or in a SavedModel: a `vocab.txt`, or a "
+        "folder or handle of the preprocessing SavedModel.")
     head: Literal["new", "keep"] = Field(
         "new", description="The layer that tells the classes apart: a `new` one, or, where the source is a classifier "
         "of the same classes, `keep` its own. `model.pooling` must be what it was trained on.")
@@ -476,7 +489,7 @@ def _make_absolute(raw: dict[str, Any], base: Path) -> None:
         return str(base / Path(value).expanduser())
 
     for section, key in (("data", "path"), ("data", "schema_file"), ("data", "data_dir"), ("encoder", "source"),
-                         ("push", "destination")):
+                         ("encoder", "config"), ("encoder", "preprocessing"), ("push", "destination")):
         keys = raw.get(section)
         if isinstance(keys, dict) and key in keys and (section, keys[key]) != ("encoder", "minilm"):
             keys[key] = absolute(keys[key])
@@ -484,8 +497,8 @@ def _make_absolute(raw: dict[str, Any], base: Path) -> None:
 
 def _missing_files(settings: Settings | DataSettings) -> dict[str, str]:
     """Key → sentence for each local path that is read and is not there."""
-    data = settings.data
-    wanted: dict[str, str | None] = {"data.schema_file": data.schema_file}
+    data, encoder = settings.data, settings.encoder if isinstance(settings, Settings) else Encoder()
+    wanted: dict[str, str | None] = {"data.schema_file": data.schema_file, "encoder.config": encoder.config}
     if data.source in FILE_SOURCES:
         wanted |= ({f"data.path.{split}": path for split, path in data.path.items()}
                    if isinstance(data.path, dict) else {"data.path": data.path})
@@ -495,9 +508,11 @@ def _missing_files(settings: Settings | DataSettings) -> dict[str, str]:
         and not (key == "data.path" and data.source == "tfrecord" and manifest_of(path))}
     if data.source == "tfds" and not data.download:
         problems |= _missing_folder("data.data_dir", data.data_dir, "Correct it, or set data.download=true.")
-    if isinstance(settings, Settings) and settings.encoder.source != "minilm":
-        guess = _did_you_mean(Path(settings.encoder.source).name, ["minilm"]) or "Correct the path."
-        problems |= _missing_folder("encoder.source", settings.encoder.source, guess)
+    if encoder.source != "minilm":
+        guess = _did_you_mean(Path(encoder.source).name, ["minilm"]) or "Correct the path."
+        problems |= _missing_folder("encoder.source", encoder.source, guess)
+    if encoder.preprocessing and not Path(encoder.preprocessing).is_file():
+        problems |= _missing_folder("encoder.preprocessing", encoder.preprocessing, "Correct the path.")
     return problems
 
 
