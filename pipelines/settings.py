@@ -131,10 +131,10 @@ class Gate(Section):
 
 class Encoder(Section):
     source: str = Field(
-        "minilm", description="`minilm` (packaged all-MiniLM-L6-v2, works offline); a folder with a BERT as HuggingFace "
-        "(`model.safetensors`), google-research/bert or TF Model Garden (`bert_model.ckpt.index`) lay it out, or a "
-        "SavedModel; `hf://owner/name` or `hf://owner/name@revision`; a handle that begins with `https://tfhub.dev/` or "
-        "`https://www.kaggle.com/models/`.")
+        "minilm", description="`minilm` (packaged all-MiniLM-L6-v2, works offline); a folder with a BERT as "
+        "HuggingFace (`model.safetensors`), google-research/bert or TF Model Garden (`bert_model.ckpt.index`) lay it "
+        "out, or a SavedModel; `hf://owner/name` or `hf://owner/name@revision`; a handle that begins with "
+        "`https://tfhub.dev/` or `https://www.kaggle.com/models/`.")
     sha256: str | None = Field(
         None, description="Expected sha256 of the weights, 64 hexadecimal digits; checked when given. The weights are "
         "`model.safetensors`, of checkpoints and SavedModels the file `….data-00000-of-00001`; several files count as "
