@@ -56,13 +56,13 @@ def main(folder, request_path):
     for name in ("serving_default", "examples", "transform_features"):
         require(name in model.signatures, f"there is no signature {name}, only {sorted(model.signatures)}")
     serve = model.signatures["serving_default"]
-    inputs = sorted(serve.structured_input_signature[1])
-    require(inputs == sorted(texts), f"serving_default takes {inputs} instead of {sorted(texts)}")
+    inputs, taken = manifest.get("inputs", texts), sorted(serve.structured_input_signature[1])
+    require(taken == sorted(inputs), f"serving_default takes {taken} instead of {sorted(inputs)}")
 
     def ask(rows):
         """rows: one list of strings for each text feature."""
         answer = {name: value.numpy() for name, value in
-                  serve(**{text: tf.constant(column) for text, column in zip(texts, rows, strict=True)}).items()}
+                  serve(**{name: tf.constant(column) for name, column in zip(inputs, rows, strict=True)}).items()}
         expected = {"label": (len(rows[0]),), "score": (len(rows[0]),), "scores": (len(rows[0]), len(classes)),
                     "classes": (len(rows[0]), len(classes))}
         require(set(answer) == set(expected), f"serving_default answers {sorted(answer)} instead of {sorted(expected)}")

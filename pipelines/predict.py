@@ -54,6 +54,7 @@ class Predictor:
         self.folder = os.path.join(destination, version)
         manifest = read_manifest(self.folder)
         self.columns = [manifest[key] for key in ("text", "text_pair") if manifest.get(key)]
+        self._inputs = manifest.get("inputs", self.columns)
         self.classes = list(manifest["classes"])
         # Only lines that say something is wrong; the command line sends even those to a file.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -73,7 +74,7 @@ class Predictor:
         rows = iter(rows)
         while batch := list(islice(rows, BATCH)):
             inputs = {name: self._tf.constant([row[place] for row in batch])
-                      for place, name in enumerate(self.columns)}
+                      for place, name in enumerate(self._inputs)}
             answer = {name: tensor.numpy() for name, tensor in self._answer(**inputs).items()}
             for label, score, scores, classes in zip(
                     answer["label"], answer["score"], answer["scores"], answer["classes"], strict=True):

@@ -242,6 +242,18 @@ def test_glue_file(shared_data):
     assert len(found) == 408 and not any(isinstance(row, BadRow) for row in found)
 
 
+def test_glue_layout_as_it_is(rows):
+    """Byte order mark, names with # and spaces, no quoting: each line is a row, whatever its quotes."""
+    content = ('\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n'
+               '1\t702876\t702977\tHe said , " Yes .\t" Yes , " he said .\r\n'
+               '0\t21\t22\t"Open\tnever closed"\r\n'
+               '1\t31\t32\tIt \'s 5 \\ 6 , ok\t""\r\n').encode()
+    assert rows(content, "msr_paraphrase_train.tsv", quoting="none", text="#1 String", text_pair="#2 String",
+                label="Quality", label_names={"0": "not_equivalent", "1": "equivalent"}) == [
+        (b'He said , " Yes .', b'" Yes , " he said .', b"equivalent"),
+        (b'"Open', b'never closed"', b"not_equivalent"), (b"It 's 5 \\ 6 , ok", b'""', b"equivalent")]
+
+
 def test_labels_get_their_names(rows):
     assert rows(b"text,label\nfine,1\ndull,neg\nodd,2\n", label_names={"0": "neg", "1": "pos"}) == [
         (b"fine", b"pos"), (b"dull", b"neg"), (4, 4, "'2' in 'label', which data.label_names does not name", "odd,2")]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from modules.errors import TextrailError
+from modules.manifest import input_names
 from pipelines import cli, predict, workspace
 
 ROOT = Path(__file__).parents[2]
@@ -19,22 +20,22 @@ def save(folder: Path, columns: list[str]) -> None:
     """A model that is 75 % sure of `pos` where "good" occurs in any text, and of `neg` elsewhere."""
     import tensorflow as tf
 
-    module = tf.Module()
+    module, names = tf.Module(), input_names(columns)
 
     def answer(**texts):
-        good = tf.reduce_any([tf.strings.regex_full_match(texts[name], r"(?s).*good.*") for name in columns], axis=0)
+        good = tf.reduce_any([tf.strings.regex_full_match(texts[name], r"(?s).*good.*") for name in names], axis=0)
         scores = tf.where(good[:, None], [[0.25, 0.75]], [[0.75, 0.25]])
         classes = tf.broadcast_to(tf.constant([["neg", "pos"]]), tf.shape(scores))
         return {"label": tf.where(good, "pos", "neg"), "score": tf.reduce_max(scores, axis=1), "scores": scores,
                 "classes": classes}
 
     module.answer = tf.function(answer, input_signature=None)
-    inputs = {name: tf.TensorSpec([None], tf.string, name) for name in columns}
+    inputs = {name: tf.TensorSpec([None], tf.string, name) for name in names}
     tf.saved_model.save(module, folder, {"serving_default": module.answer.get_concrete_function(**inputs)})
     (folder / "assets.extra").mkdir()
     (folder / "assets.extra/textrail.json").write_text(json.dumps({
         "shape": "classification", "text": columns[0], "text_pair": columns[1] if columns[1:] else None,
-        "label": "kind", "classes": ["neg", "pos"], "max_length": 128}))
+        "label": "kind", "inputs": names, "classes": ["neg", "pos"], "max_length": 128}))
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +191,17 @@ def test_a_model_of_pairs_and_a_file(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().out == f"1 rows with labels in {target}\n"
     assert target.read_text() == ('answer;question;label;score;neg;pos\n'
                                   '"fine;how?;neg;0.750000;0.750000;0.250000\n')
+
+
+def test_glue_files_as_they_are(tmp_path):
+    save(tmp_path / "pushed/1", ["#1 String", "#2 String"])
+    source, target = tmp_path / "test.tsv", tmp_path / "out.tsv"
+    source.write_text('\ufeffindex\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t7\t8\t"A good one\tHe said " so " .\n')
+    asked = predict.Predictor(str(tmp_path / "pushed"), "Push one.")
+    assert predict.predict_file(asked, str(source), str(target), predict.Dialect(quoting="none")) == 1
+    assert target.read_text() == (
+        "index\t#1 ID\t#2 ID\t#1 String\t#2 String\tlabel\tscore\tneg\tpos\n"
+        '0\t7\t8\t"A good one\tHe said " so " .\tpos\t0.750000\t0.250000\t0.750000\n')
 
 
 def test_nothing_pushed_names_the_next_command(tmp_path, monkeypatch, capfd):

@@ -191,6 +191,35 @@ def test_one_problem_is_one_line(run_file):
         f"{run_file}: training.epochs (--set): expected a whole number of at least 1; received 0.")
 
 
+def test_a_column_with_a_hash_is_no_comment(run_file):
+    loaded = settings.load(str(run_file), ["data.text=#1 String", "data.text_pair=#2 String", "data.label=Quality"])
+    assert (loaded.data.text, loaded.data.text_pair) == ("#1 String", "#2 String")
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "rows.csv"])
+def test_data_of_a_run_or_of_files(run_file, monkeypatch, name):
+    monkeypatch.chdir(run_file.parent)
+    loaded = settings.load_data(name, ["data.text=review", "data.split={train: 0.5, validation: 0.5, test: 0}"])
+    assert (loaded.data.source, loaded.data.path) == ("csv", str(run_file.parent / "rows.csv"))
+    assert (loaded.data.text, loaded.data.label, loaded.data.split.test, loaded.seed) == ("review", "label", 0, 42)
+
+
+def test_data_files_say_what_they_are_or_are_told(tmp_path):
+    odd = tmp_path / "rows.txt"
+    odd.write_text("text,label\n")
+    assert settings.load_data(str(odd), ["data.source=csv", "seed=7"]).seed == 7
+    (tmp_path / "a.tfrecord-00000-of-00001").touch()
+    assert settings.load_data(str(tmp_path / "a.tfrecord-*")).data.source == "tfrecord"
+    for source, overrides, sentence in (
+            (str(odd), [], r"data\.source: expected `csv`, `tfds` or `tfrecord`; received nothing"),
+            (str(tmp_path / "no.csv"), [], r"data\.path: expected a file at .*received no 'no\.csv' in"),
+            ("reveiws", [], "Did you mean reviews"),
+            ("reviews", ["training.epochs=2"], r"--set data\.KEY=VALUE or --set seed=VALUE; received --set training"),
+            ("reviews", ["data.pth=x"], r"Did you mean data\.path")):
+        with pytest.raises(TextrailError, match=sentence):
+            settings.load_data(source, overrides)
+
+
 def test_the_page_of_all_keys_is_complete():
     page = (settings.PROJECT / "docs/settings.md").read_text("utf-8")
     assert page == settings.documentation(), "run `python -m pipelines.settings > docs/settings.md`"
