@@ -8,3 +8,10 @@ from pathlib import Path
 
 SHARED = Path(os.environ.get("TEXTRAIL_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 IMDB = SHARED / "data/imdb/train.csv.gz"   # 25,000 reviews, columns `review` and `sentiment`
+MRPC = SHARED / "data/mrpc"                # train.tsv and validation.tsv in GLUE's layout
+
+
+def mrpc_settings() -> list[str]:
+    """The overrides with which `textrail run mrpc` reads GLUE's TSV files."""
+    paths = ", ".join(f"{split}: {MRPC / split}.tsv" for split in ("train", "validation"))
+    return ["data.source=csv", "data.quoting=none", f"data.path={{{paths}}}"]

@@ -5,25 +5,21 @@ Runs happen as a user starts them, each in a process of its own, on a copy of th
 
 import csv
 import json
-import os
 import random
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.pipelines.project import COMPONENTS, Project, states
+
 GOOD = "good great loved enjoyed fun funny bright best nice rich".split()
 BAD = "bad awful hated bored boring dull worst poor slow cold".split()
 FILLER = "the a film book story food place service was and it this room staff with very so but we they".split()
-COMPONENTS = ["ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate", "EncoderImporter",
-              "TextTransform", "Trainer", "ServedModel", "Evaluator", "ModelCheck", "Pusher"]
 
 
 def write_reviews(path: Path, rows: int, seed: int, labels=("negative", "positive")) -> None:
@@ -38,47 +34,19 @@ def write_reviews(path: Path, rows: int, seed: int, labels=("negative", "positiv
             writer.writerow([" ".join(words), labels[i % 2]])
 
 
-class Project:
-    """A copy of the code, a settings file of one's own beside its data, and a workspace."""
-
-    def __init__(self, folder: Path, encoder: Path):
-        self.folder = folder
-        for package in ("pipelines", "components", "modules"):
-            shutil.copytree(PROJECT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-        for seed, (split, rows) in enumerate({"train": 240, "validation": 60, "test": 80}.items()):
-            write_reviews(folder / f"{split}.csv", rows, seed)
-        (folder / "moods.yaml").write_text(yaml.safe_dump({
-            "data": {"source": "csv", "text": "review", "label": "sentiment",
-                     "path": {split: f"{split}.csv" for split in ("train", "validation", "test")}},
-            "encoder": {"source": str(encoder)},
-            "model": {"max_length": 24, "pooling": "mean", "dropout": 0.0},
-            "training": {"epochs": 4, "learning_rate": 3e-3, "batch_tokens": 384, "bucket_step": 8,
-                         "precision": "float32"},
-            "evaluation": {"thresholds": {"accuracy": {"min": 0.8, "max_drop": 0.02}}, "length_bands": [8, 12]},
-        }))
-        self.environment = os.environ | {"TEXTRAIL_WORKSPACE": str(folder / "workspace"), "PYTHONPATH": str(folder),
-                                         "TF_CPP_MIN_LOG_LEVEL": "2"}
-
-    def start(self, *arguments: str) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, "-m", "pipelines.cli", *arguments], cwd=self.folder, text=True,
-                                env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def call(self, *arguments: str) -> subprocess.CompletedProcess:
-        process = self.start(*arguments)
-        out, err = process.communicate()
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess:
-        return self.call("run", "moods.yaml", *arguments)
-
-    def pushed(self) -> list[str]:
-        folder = self.folder / "workspace" / "moods" / "pushed"
-        return sorted(path.name for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, tiny_encoder) -> Project:
-    return Project(tmp_path_factory.mktemp("project"), tiny_encoder)
+    folder = tmp_path_factory.mktemp("project")
+    for seed, (split, rows) in enumerate({"train": 240, "validation": 60, "test": 80}.items()):
+        write_reviews(folder / f"{split}.csv", rows, seed)
+    return Project(folder, "moods", {
+        "data": {"source": "csv", "text": "review", "label": "sentiment",
+                 "path": {split: f"{split}.csv" for split in ("train", "validation", "test")}},
+        "encoder": {"source": str(tiny_encoder)},
+        "model": {"max_length": 24, "pooling": "mean", "dropout": 0.0},
+        "training": {"epochs": 4, "learning_rate": 3e-3, "batch_tokens": 384, "bucket_step": 8,
+                     "precision": "float32"},
+        "evaluation": {"thresholds": {"accuracy": {"min": 0.8, "max_drop": 0.02}}, "length_bands": [8, 12]}})
 
 
 @pytest.fixture(scope="module")
@@ -86,27 +54,11 @@ def first(project) -> subprocess.CompletedProcess:
     return project.run()
 
 
-def states(done: subprocess.CompletedProcess) -> dict[str, str]:
-    """Component → its last state, from the plain lines of a run."""
-    found = {}
-    for line in done.stdout.splitlines():
-        match = re.match(r"^\W*(\w+)\W+(running|cached|done|failed)\b", line)
-        if match and match[1] in COMPONENTS:
-            found[match[1]] = match[2]
-    return found
-
-
-def verdict(project: Project) -> dict:
-    done = project.call("metrics", "moods", "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def test_a_run_learns_and_pushes(project, first):
     assert first.returncode == 0, first.stdout + first.stderr
     assert states(first) == dict.fromkeys(COMPONENTS, "done")
     assert len(project.pushed()) == 1
-    assert verdict(project)["metrics"]["accuracy"] >= 0.8  # the larger class has half of the rows
+    assert project.verdict()["metrics"]["accuracy"] >= 0.8  # the larger class has half of the rows
     history = json.loads(next(project.folder.glob("workspace/moods/pipeline/Trainer/model_run/*/history.json"))
                          .read_text())
     losses = [one["train"]["loss"] for one in history["rounds"]]
