@@ -1,4 +1,4 @@
-"""Pairs end to end, from TSV without quoting by way of TFRecords: the model must know the first text from the second."""
+"""Pairs end to end, from TSV without quoting by way of TFRecords: the model must know first text from second."""
 
 import json
 import random
