@@ -162,9 +162,7 @@ def run_fn(args: TrainArgs) -> None:
     classes = read_classes(args.transform_graph)
     strategy = choose_strategy(training["strategy"])
     with strategy.scope():
-        model = build_classifier(args.encoder, settings, len(classes), policy_of(precision))
-        if settings.get("head") == "keep":
-            keep_head(model, args.encoder, classes)
+        model = starting_model(args.encoder, settings, classes, precision)
     batches = LengthBatches(args, model.vocabulary.pad_id, strategy.num_replicas_in_sync)
     progress.report(batches.told(), lasting=True)
     Training(forward=lambda batch, is_training: sums(model, batch, is_training), trained=model.trained,
@@ -182,6 +180,14 @@ def layer_precision(encoder: str, wanted: str) -> tuple[str, str]:
     if is_opaque(encoder):
         return "float32", "the SavedModel computes in its own precision"
     return choose_precision(wanted)
+
+
+def starting_model(encoder: str, settings: dict[str, Any], classes: Sequence[str], precision: str) -> Classifier:
+    """What a training begins with: see `build_classifier`, and `keep_head` where the settings' `head` says so."""
+    model = build_classifier(encoder, settings, len(classes), policy_of(precision))
+    if settings.get("head") == "keep":
+        keep_head(model, encoder, classes)
+    return model
 
 
 def build_classifier(encoder: str, settings: dict[str, Any], num_classes: int, dtype: str) -> Classifier:

@@ -12,37 +12,33 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
-from rich.cells import cell_len
-from rich.console import Console
 
 from components.anomaly_gate import bound_findings, drift, refuse, skipped_findings
 from components.encoder_sources import import_encoder
 from components.rows import Row, wanted
-from components.sample import Sample, take_sample
+from components.sample import SAMPLE_BYTES, Sample, take_sample
 from components.schema_gen import check_classes, class_names, read_curated
 from components.sources import make_source
 from components.splits_writer import check_no_split_is_empty, unusable
 from components.text_transform import check_positions, unknown_label, write_classes
 from modules.classifier import (
     Classifier,
-    build_classifier,
     layer_precision,
     length_buckets,
     preprocessing_fn,
+    starting_model,
     sums,
 )
 from modules.opaque import OpaqueEncoder
-from modules.optimization import Schedule, policy_of
+from modules.optimization import Schedule
 from modules.tokenization import Vocabulary
 from modules.training import choose_strategy
 from pipelines.classification import trainer_settings, transform_settings
-from pipelines.plots import lengths_png, schedule_png, schedule_text
 from pipelines.settings import Settings
 
 BATCH = 512        # Rows tokenized at a time.
@@ -52,8 +48,6 @@ UNCUT = 1 << 30    # Tokens that no text has.
 LOSS_TOLERANCE = 0.3
 MUCH_CUT = 0.1     # Share of the texts.
 MUCH_UNKNOWN = 0.05  # Share of the tokens.
-SHOWN_TOKENS = 48  # Of a row; what is beyond stands between the first ones and the last.
-CLASSES_SHOWN = 6
 RARE = 0.2         # Of the share that a class would have if all were equally frequent.
 
 
@@ -121,7 +115,9 @@ class Check:
 
     def problem(self) -> str:
         """A sentence, if the run should not be started so."""
-        if abs(self.loss - self.chance) <= LOSS_TOLERANCE:
+        # A head that was kept may know the answers; a new one cannot.
+        least = 0.0 if self.settings.encoder.head == "keep" else self.chance - LOSS_TOLERANCE
+        if least <= self.loss <= self.chance + LOSS_TOLERANCE:
             return ""
         return (f"expected a loss before training within {LOSS_TOLERANCE} of ln({len(self.classes)} classes) = "
                 f"{self.chance:.3f}; received {self.loss:.3f}. Try training.precision=float32, and look whether "
@@ -150,12 +146,13 @@ class Check:
         return found
 
 
-def examine(settings: Settings, rows: int) -> Check:
+def examine(settings: Settings, rows: int, limit: int = SAMPLE_BYTES) -> Check:
     """Takes rows of a run's data through its steps.
 
     Args:
         settings: of the run, with absolute paths.
         rows: how many rows go through the model, spread over the classes.
+        limit: text to read, in bytes.
 
     Returns:
         What was found.
@@ -164,7 +161,7 @@ def examine(settings: Settings, rows: int) -> Check:
         TextrailError: what would stop the run before or in its training.
     """
     sample = take_sample(make_source(settings.data.model_dump(exclude={"schema_file"})),
-                         settings.data.split.model_dump())
+                         settings.data.split.model_dump(), limit)
     _check_rows(sample, settings)
     classes = _classes(sample, settings)
     _check_labels(sample, settings, classes)
@@ -177,7 +174,7 @@ def examine(settings: Settings, rows: int) -> Check:
         vocabulary = Vocabulary.read(encoder)
         lengths, unknown = _measure(sample.rows["train"], config, vocabulary)
         precision = layer_precision(encoder, settings.training.precision)
-        model = build_classifier(encoder, trainer_settings(settings), len(classes), policy_of(precision[0]))
+        model = starting_model(encoder, trainer_settings(settings), classes, precision[0])
         shown, loss = _ask(model, spread(sample.rows["train"], rows), config, vocabulary)
     steps = _steps_per_epoch(lengths, sample.estimates["train"], trainer_settings(settings))
     labels = Counter(row[-1].decode() for row in sample.rows["train"])
@@ -294,117 +291,3 @@ def _steps_per_epoch(lengths: np.ndarray, rows: int, settings: dict[str, Any]) -
     cut = np.minimum(lengths, settings["model"]["max_length"])
     counts = np.bincount(np.searchsorted(buckets.lengths, cut), minlength=len(buckets.lengths))
     return buckets.batches([-(-int(count) * rows // len(lengths)) for count in counts])
-
-
-# What the terminal shows of it.
-
-
-def show(check: Check, console: Console) -> None:
-    """Prints rows, figures and the learning rate's plot, then the warnings."""
-    def say(text: str = "") -> None:
-        console.print(text, soft_wrap=True)
-
-    for number, row in enumerate(check.shown, start=1):
-        say(f"{number:<3}{row.label}")
-        for line in _row_lines(row, check.classes, console.width):
-            say(f"   {line}")
-        say()
-    for name, text in facts(check):
-        say(f"{name:<15} {text}")
-    say(f"{'learning rate':<15} {_schedule_fact(check.schedule)}")
-    say()
-    say(schedule_text(check.schedule, check.steps_per_epoch, width=min(72, console.width - 16)))
-    if warnings := check.warnings():
-        say()
-        for warning in warnings:
-            say(f"warning: {warning}")
-
-
-def write_plots(check: Check, folder: Path) -> list[Path]:
-    """Writes `learning_rate.png` and `lengths.png` to a folder, which is made, and returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "learning_rate.png", folder / "lengths.png"]
-    schedule_png(check.schedule, check.steps_per_epoch, paths[0])
-    lengths_png(check.lengths, check.settings.model.max_length, paths[1])
-    return paths
-
-
-def facts(check: Check) -> list[tuple[str, str]]:
-    """What is known of a run before it starts, as pairs of a name and a sentence."""
-    settings, sample, rows = check.settings, check.sample, len(check.lengths)
-    about = "" if sample.whole else "about "
-    splits = ", ".join(f"{split} {about}{count:,}" for split, count in sample.estimates.items())
-    read = "all rows were read" if sample.whole else f"the first {sample.read:,} rows were read"
-    skipped = f"; {len(sample.bad):,} skipped" if sample.bad else ""
-    frequent = sorted(check.classes, key=lambda name: -check.labels[name])
-    labels = ", ".join(f"{name} {check.labels[name] / rows:.1%}" for name in frequent[:CLASSES_SHOWN])
-    others = f" and {len(frequent) - CLASSES_SHOWN} more" if len(frequent) > CLASSES_SHOWN else ""
-    epochs = f"{settings.training.epochs} epoch{'s' * (settings.training.epochs > 1)}"
-    half, most = np.percentile(check.lengths, [50, 95])
-    trained, frozen = check.parameters
-    # Weights, gradients, two moments and the best weights so far, in float32 each.
-    megabytes = (5 * trained + frozen) * 4 / 1e6
-    verdict = "as it should be" if not check.problem() else "NOT as it should be"
-    return [
-        ("rows", f"{splits}; {read}{skipped}"),
-        ("labels", f"{labels}{others}"),
-        ("lengths", f"half of the texts have at most {half:.0f} tokens, 95% {most:.0f}, the longest "
-                    f"{check.lengths.max():,}; model.max_length {settings.model.max_length} cuts {check.cut:.1%}"),
-        ("unknown", f"{check.unknown:.2%} of the tokens are [UNK]"),
-        ("loss", f"{check.loss:.3f} before training; equal scores for {len(check.classes)} classes would have "
-                 f"ln({len(check.classes)}) = {check.chance:.3f}: {verdict} (within {LOSS_TOLERANCE})"),
-        ("precision", f"{check.precision[0]}: {check.precision[1]}"),
-        ("parameters", f"{trained:,} train, {frozen:,} do not; {megabytes:,.0f} MB with gradients and optimizer, "
-                       "without activations"),
-        ("steps", f"{about}{check.steps_per_epoch:,} an epoch, {about}{check.schedule.total_steps:,} in "
-                  f"{epochs}, {check.schedule.warmup_steps:,} of them warmup"),
-    ]
-
-
-def _schedule_fact(schedule: Schedule) -> str:
-    fall = {"linear": "falls evenly to 0", "cosine": "falls to 0 along a cosine", "constant": "stays"}[schedule.kind]
-    return f"peak {schedule.peak:g}, then {fall}"
-
-
-def _row_lines(row: ShownRow, classes: Sequence[str], width: int) -> list[str]:
-    names = ("text a", "text b") if len(row.texts) == 2 else ("text",)
-    lines = [f"{name:<9}{shorten(text, width - 14)}" for name, text in zip(names, row.texts, strict=True)]
-    columns = _elided(list(zip(row.tokens, map(str, row.token_ids), map(str, row.segments), strict=True)))
-    for block in _blocks(columns, width - 14):
-        for name, cells in zip(("tokens", "ids", "segments"), zip(*block, strict=True), strict=True):
-            padded = (cell + " " * (max(map(cell_len, column)) - cell_len(cell))
-                      for cell, column in zip(cells, block, strict=True))
-            lines.append(f"{name:<9}{'  '.join(padded)}".rstrip())
-    order = sorted(zip(classes, row.logits, strict=True), key=lambda pair: -pair[1])
-    logits = ", ".join(f"{name} {logit:+.3f}" for name, logit in order[:CLASSES_SHOWN])
-    return [*lines, f"{'logits':<9}{logits}{', …' if len(order) > CLASSES_SHOWN else ''}"]
-
-
-def _elided(columns: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """All columns of a short row; of a longer one the first of each segment, an ellipsis and its last one."""
-    if len(columns) <= SHOWN_TOKENS:
-        return columns
-    parts = [[column for column in columns if column[2] == segment] for segment in ("0", "1")]
-    kept = SHOWN_TOKENS // (2 if parts[1] else 1)
-    return [column for part in parts for column in (
-        part if len(part) <= kept else [*part[:kept - 2], ("…", "…", "…"), part[-1]])]
-
-
-def _blocks(columns: Sequence[tuple[str, ...]], width: int) -> list[list[tuple[str, ...]]]:
-    """Columns in lines of at most `width` characters, two spaces between them."""
-    blocks: list[list[tuple[str, ...]]] = [[]]
-    used = 0
-    for column in columns:
-        size = max(map(cell_len, column)) + 2
-        if used + size > width and blocks[-1]:
-            blocks.append([])
-            used = 0
-        blocks[-1].append(column)
-        used += size
-    return blocks
-
-
-def shorten(text: str, width: int) -> str:
-    """One line of at most `width` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[:width - 1] + "…"

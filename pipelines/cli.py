@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_predict)
 
     command = commands.add_parser("encoder", help="bring a pretrained BERT in, look at one, take ours out")
-    _add_encoder_commands(command.add_subparsers(metavar="COMMAND", required=True))
+    _add_encoder_commands(command.add_subparsers(metavar="COMMAND", required=True), place)
 
     command = commands.add_parser("convert", help="prepare data once: rows to shuffled TFRecord files")
     command.add_argument("source", metavar="NAME|FILE|DATA",
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_encoder_commands(commands: Any) -> None:
+def _add_encoder_commands(commands: Any, place: argparse.ArgumentParser) -> None:
     source = argparse.ArgumentParser(add_help=False)
     source.add_argument("source", metavar="SOURCE", help="as encoder.source of the settings: minilm, a folder, "
                         "hf://owner/name, or a TF Hub or Kaggle handle")
@@ -150,6 +150,16 @@ def _add_encoder_commands(commands: Any) -> None:
     command.set_defaults(command=_encoder_show)
 
 
+    command = commands.add_parser("export", parents=[place], help="a run's model in a layout that other tools load")
+    command.add_argument("run", metavar="RUN")
+    command.add_argument("folder", metavar="DIR", help="a new folder")
+    command.add_argument("--format", choices=("hf", "tfhub"), required=True, help="hf: HuggingFace's, a classifier "
+                         "whole; tfhub: SavedModels of encoder and preprocessing")
+    command.add_argument("--trained", action="store_true", help="the model trained last, pushed or not (default: the "
+                         "version served)")
+    command.set_defaults(command=_encoder_export)
+
+
 def _encoder_import(options: argparse.Namespace) -> int:
     from pipelines.console import captured
 
@@ -167,6 +177,18 @@ def _encoder_show(options: argparse.Namespace) -> int:
         from pipelines import encoders
 
         encoders.show(_encoder_source(options), options.summary, screen)
+    return OK
+
+
+def _encoder_export(options: argparse.Namespace) -> int:
+    from pipelines import workspace
+    from pipelines.console import captured
+
+    paths = workspace.existing(options.run, options.workspace)
+    with captured(os.devnull) as screen:
+        from pipelines import encoders
+
+        encoders.take_out(paths, options.folder, options.format, options.trained, screen)
     return OK
 
 
@@ -289,6 +311,8 @@ def _check(options: argparse.Namespace) -> int:
 
     if options.rows < 1:
         raise TextrailError("--rows of at least 1", str(options.rows), "Leave it out for 10.")
+    if options.plots and Path(options.plots).exists() and not Path(options.plots).is_dir():
+        raise TextrailError("a folder for --plots", f"the file {options.plots}", "Name another one; it is made.")
     loaded = settings.load(options.run, options.overrides)
     problem = ""   # Told at the end: until then standard error is captured, too.
     with captured(os.devnull) as screen:
@@ -296,11 +320,11 @@ def _check(options: argparse.Namespace) -> int:
         console.print("importing TensorFlow, then reading data and encoder, takes 10 to 20 s\n", soft_wrap=True)
         sys.argv = sys.argv[:1]   # As for a run: TFX hands the command line to absl.
         try:
-            from pipelines import check
+            from pipelines import check, check_view
 
             found = check.examine(loaded, options.rows)
-            check.show(found, console)
-            for path in check.write_plots(found, Path(options.plots)) if options.plots else ():
+            check_view.show(found, console)
+            for path in check_view.write_plots(found, Path(options.plots)) if options.plots else ():
                 console.print(f"written: {path}", soft_wrap=True)
             problem = found.problem()
             changes = (word for override in options.overrides for word in ("--set", override))
