@@ -39,6 +39,8 @@ class Layout(NamedTuple):
 LAYOUTS = (
     Layout("huggingface", "model*.safetensors", ("model.safetensors", "model-?????-of-?????.safetensors"),
            ("config.json", "vocab.txt", "tokenizer_config.json", "model.safetensors.index.json")),
+    Layout("textrail", "assets.extra/textrail.json", ("variables/variables.data-?????-of-?????",),
+           ("variables/variables.index", "assets.extra/textrail.json", "assets.extra/encoder/*")),
     Layout("saved_model", "saved_model.pb", ("variables/variables.data-?????-of-?????",),
            ("saved_model.pb", "variables/variables.index", "assets/*", "assets.extra/encoder/*", "bert_config.json",
             "config.json", "vocab.txt", "tokenizer_config.json")),
@@ -79,7 +81,8 @@ def layout_of(folder: Path) -> Layout:
     Raises:
         TextrailError: see `layout_among`.
     """
-    return layout_among(os.listdir(folder), folder)
+    signs = (path.relative_to(folder).as_posix() for path in matching(folder, (layout.sign for layout in LAYOUTS)))
+    return layout_among({*os.listdir(folder), *signs}, folder)
 
 
 def weights_files(folder: Path, layout: Layout) -> list[Path]:

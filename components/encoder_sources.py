@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from components import encoder_downloads as downloads
 from components import files
 from components.encoder_layouts import layout_of, matching, weights_files, weights_sha256
+from components.versions import served_version
 from modules.errors import TextrailError
 
 if TYPE_CHECKING:
@@ -98,7 +99,10 @@ def local_folder(source: str) -> Path:
         raise TextrailError(
             f"an encoder: {MINILM!r}, a folder, hf://owner/name, or a handle of TF Hub or Kaggle that begins with "
             "https://tfhub.dev/ or https://www.kaggle.com/models/", repr(source), "Give one of these.")
-    return folder
+    if version := served_version(source):
+        return folder / version   # a folder that a run pushes to
+    exported = folder / "encoder"   # beside it lies its preprocessing
+    return exported if (exported / "saved_model.pb").is_file() else folder
 
 
 def encoder_fingerprint(source: str, config: str = "", preprocessing: str = "") -> str:

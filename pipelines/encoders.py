@@ -1,7 +1,8 @@
-"""The `textrail encoder` commands: bring an encoder in, look at one."""
+"""The `textrail encoder` commands: bring an encoder in, look at one, take one out."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,10 +15,16 @@ from rich.table import Table
 
 from components.encoder_layouts import layout_of, weights_files, weights_sha256
 from components.encoder_sources import local_folder, read_encoder
+from components.versions import read_manifest, served_version
 from modules.checkpoints import Checkpoint
 from modules.errors import TextrailError
+from modules.export_reader import read_export
+from modules.tfhub_export import export_tfhub
 from modules.tokenization import SPECIALS
 from pipelines.console import plain_console
+from pipelines.workspace import Workspace, newest_output
+
+MANIFEST_COPY = "textrail.json"
 
 
 def bring_in(source: dict[str, Any], folder: str, stream: TextIO) -> None:
@@ -38,6 +45,59 @@ def bring_in(source: dict[str, Any], folder: str, stream: TextIO) -> None:
     plain_console(stream).print(
         f"{checkpoint.layout}: {config.num_hidden_layers} layers, {config.hidden_size} wide, {config.vocab_size} "
         f"wordpieces, {'uncased' if checkpoint.vocabulary.lower_case else 'cased'}, in {folder}", soft_wrap=True)
+
+
+def take_out(paths: Workspace, folder: str, form: str, trained: bool, stream: TextIO) -> None:
+    """Writes a run's model so that other tools load it, with its manifest in `textrail.json`.
+
+    Args:
+        paths: of the run.
+        folder: a new or empty folder.
+        form: "hf" for HuggingFace's layout, a classifier whole; "tfhub" for `encoder/` and `preprocessing/`.
+        trained: the model that was trained last, pushed or not, and not the version served.
+        stream: where to say what was written and how it is loaded.
+
+    Raises:
+        TextrailError: the folder has files, or the run has no such model, or one that cannot be taken apart.
+    """
+    model = _trained(paths) if trained else _pushed(paths)
+    with new_folder(folder) as beside:
+        checkpoint, manifest = read_export(model), read_manifest(model)
+        if form == "hf":
+            checkpoint.write(beside, manifest["max_length"])
+        else:
+            export_tfhub(checkpoint, beside, manifest["max_length"], manifest["truncate"])
+        (beside / MANIFEST_COPY).write_text(json.dumps(manifest, ensure_ascii=False, indent=1), "utf-8")
+    lines = [f"{model}, {len(checkpoint.labels)} classes, pooling {checkpoint.pooling}, in {folder}"]
+    if form == "hf":
+        trust = ", trust_remote_code=True" if checkpoint.pooling == "mean" else ""
+        lines.append(f'load it with AutoModelForSequenceClassification.from_pretrained("{folder}"{trust})')
+    else:
+        lines.append(f'load it with hub.load("{folder}/encoder") and hub.load("{folder}/preprocessing")')
+    if form == "hf" and manifest["truncate"] == "middle":
+        lines.append(f"texts above {manifest['max_length']} tokens lost their middle in training, which HuggingFace's "
+                     "tokenizers do not do: they lose their end there")
+    plain_console(stream).print("\n".join(lines), soft_wrap=True)
+
+
+def _pushed(paths: Workspace) -> str:
+    destination = paths.destination()
+    version = served_version(destination)
+    if version is None:
+        raise TextrailError(f"a pushed model of {paths.run} in {destination}", "none",
+                            "Push one with `textrail run`, or take the last trained one with --trained.")
+    return os.path.join(destination, version)
+
+
+def _trained(paths: Workspace) -> str:
+    from tfx.utils import path_utils
+
+    from pipelines.classification import RUN_FN
+
+    found = newest_output(paths, "Model", {"run_fn": RUN_FN})
+    if found is None:
+        raise TextrailError(f"a trained model of {paths.run} in {paths.folder}", "none", "Train one: `textrail run`.")
+    return path_utils.serving_model_dir(found)
 
 
 @contextmanager
