@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,15 +60,27 @@ def read_saved_model(folder: Path, hints: Hints) -> Checkpoint:
             with these weights.
     """
     graph, variables = read_graph(folder), read_variables(folder / VARIABLES)
-    config = read_config(folder, hints) or read_config(folder / DESCRIPTION, hints)
-    if config is None:
-        config = _config(folder, graph, variables)
-    check_heads(config, variables, folder)
+    with _or_opaque():
+        config = read_config(folder, hints) or read_config(folder / DESCRIPTION, hints)
+        if config is None:
+            config = _config(folder, graph, variables)
+        check_heads(config, variables, folder)
     vocabulary = _vocabulary(folder, graph, variables, hints)
     checkpoint = Checkpoint("SavedModel", config, variables.tensors, vocabulary, names=variables.names)
-    checkpoint.check(folder)
-    _compare(folder, checkpoint)
+    with _or_opaque():
+        checkpoint.check(folder)
+        _compare(folder, checkpoint)
     return checkpoint
+
+
+@contextmanager
+def _or_opaque() -> Iterator[None]:
+    """Lets an error end with the other way to use a SavedModel."""
+    try:
+        yield
+    except TextrailError as error:
+        raise TextrailError(error.expected, error.received, f"{error.fix} Or set encoder.opaque=true, which fine-tunes "
+                            "the SavedModel as it is.") from error
 
 
 def read_graph(folder: Path) -> Graph:
@@ -97,9 +110,9 @@ def _config(folder: Path, graph: Graph, variables: Variables) -> BertConfig:
     tables = [shapes.get(f"embeddings.{table}_embeddings.weight") for table in ("word", "position", "token_type")]
     inner = shapes.get("encoder.layer.0.intermediate.dense.weight")
     if inner is None or any(table is None for table in tables):
-        found = ", ".join(list(variables.names.values())[:4]) or "none"
+        found = ", ".join([variables.names.get(name, name) for name in shapes][:4]) or "none"
         raise TextrailError(f"variables with the names of a BERT of TF Hub in {folder}, such as "
-                            "word_embeddings/embeddings", f"{found}, …", "Take a BERT.")
+                            "word_embeddings/embeddings", f"{found}, …" if len(shapes) > 4 else found, "Take a BERT.")
     found_in_graph = {"num_attention_heads": variables.heads, "hidden_act": _only(_activations(graph)),
                       "layer_norm_eps": _only(_epsilons(graph))}
     if unknown := [key for key, value in found_in_graph.items() if value is None]:
@@ -161,6 +174,15 @@ def _rounded(value: float) -> float:
 
 
 # --- vocabulary ----------------------------------------------------------------------------------------------------
+
+
+def vocabulary_of(folder: Path, hints: Hints) -> Vocabulary:
+    """The vocabulary of a SavedModel of any architecture.
+
+    Raises:
+        TextrailError: there is none in it, beside it, or where the user says.
+    """
+    return _vocabulary(folder, read_graph(folder), read_variables(folder / VARIABLES), hints)
 
 
 def _vocabulary(folder: Path, graph: Graph, variables: Variables, hints: Hints) -> Vocabulary:

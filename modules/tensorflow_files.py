@@ -158,14 +158,15 @@ def read_variables(prefix: str | Path) -> Variables:
                 continue
             value = reader.get_tensor(key)
             ours, change = row or (name, _as_it_is)
-            if ours in found.names:
-                raise TextrailError(f"one variable for {ours} in {prefix}", f"{found.names[ours]} and {name}",
+            if ours in found.tensors:
+                raise TextrailError(f"one variable for {ours} in {prefix}", f"{found.names.get(ours, ours)} and {name}",
                                     "Save the encoder alone.")
             if ours.endswith("query.weight") and value.ndim == 3:
                 found = found._replace(heads=value.shape[1])
-            found.names[ours] = name
+            if row:
+                found.names[ours] = name
             found.tensors[ours] = change(value).astype("float32") if row else value
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, LookupError, ValueError, RuntimeError) as error:
         raise TextrailError(f"a whole TensorFlow checkpoint at {prefix}", str(error).splitlines()[0],
                             "Fetch it again, with all of its files.") from error
     return found
