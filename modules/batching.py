@@ -217,16 +217,16 @@ def bucketed(examples: tf.data.Dataset, buckets: Buckets, ragged: str, pad_id: i
         waiting = tf.nest.pack_sequence_as(spec, waiting, expand_composites=True)
         some = {name: tf.concat([waiting[name], some[name]], axis=0) for name in spec}
         bucket = buckets.index(some[ragged].row_lengths())
-        leaving, staying = _full_batches(bucket, tf.constant(buckets.sizes, tf.int64), is_end)
-        lengths = tf.gather(ends, tf.gather(bucket, leaving[:, :1].values))  # [batches]
-        return _flat({name: tf.gather(some[name], staying) for name in spec}), (some, leaving, lengths)
+        leaving, starts, stops, staying = _full_batches(bucket, tf.constant(buckets.sizes, tf.int64), is_end)
+        lengths = tf.gather(ends, tf.gather(bucket, tf.gather(leaving, starts)))  # [batches]
+        return _flat({name: tf.gather(some[name], staying) for name in spec}), (some, leaving, starts, stops, lengths)
 
-    def cut(some, leaving, lengths):
-        def pad(rows, length):
-            batch = {name: tf.gather(some[name], rows) for name in spec}
+    def cut(some, leaving, starts, stops, lengths):
+        def pad(start, stop, length):
+            batch = {name: tf.gather(some[name], leaving[start:stop]) for name in spec}
             return batch | {ragged: batch[ragged].to_tensor(pad_id, shape=tf.stack([-1, length]))}
 
-        return tf.data.Dataset.from_tensor_slices((leaving, lengths)).map(pad)
+        return tf.data.Dataset.from_tensor_slices((starts, stops, lengths)).map(pad)
 
     end = tf.data.Dataset.from_tensors((nothing, True))
     # tf.data's scan keeps plain tensors only, so what waits is kept flat.
@@ -236,10 +236,10 @@ def bucketed(examples: tf.data.Dataset, buckets: Buckets, ragged: str, pad_id: i
 # Traced once: tf.data would trace it anew for every epoch, and there twice.
 @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.int64),
                                                tf.TensorSpec([], tf.bool)])
-def _full_batches(bucket: tf.Tensor, sizes: tf.Tensor, is_end: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+def _full_batches(bucket: tf.Tensor, sizes: tf.Tensor, is_end: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """Which examples make a batch; all do at the end.
 
-    With the sizes 2 and 3, the buckets 0 1 0 1 0 make the batch [0, 2] and leave 4, 1, 3, in the order of buckets.
+    With the sizes 2 and 3, of the buckets 0 1 0 1 0 the positions 0 2 leave, from 0 to 2, and 4 1 3 stay.
 
     Args:
         bucket: [n] int64, of each example in the order in which they came.
@@ -247,17 +247,22 @@ def _full_batches(bucket: tf.Tensor, sizes: tf.Tensor, is_end: tf.Tensor) -> tup
         is_end: [] bool.
 
     Returns:
-        Positions of those leaving [batches, (batch)] int32, the batch that was full first first, and of those staying.
+        Positions [leaving] int32, bucket after bucket; where in them each batch starts and stops, [batches] int64, the
+        batch that was full first first; positions [staying] int32 of the others.
     """
     order = tf.argsort(bucket, stable=True)  # [n]
     bucket = tf.gather(bucket, order)
     counts = tf.math.bincount(tf.cast(bucket, tf.int32), minlength=tf.size(sizes), dtype=tf.int64)  # [buckets]
     rank = tf.range(tf.size(bucket, out_type=tf.int64)) - tf.gather(tf.cumsum(counts, exclusive=True), bucket)  # [n]
-    is_leaving = rank < tf.gather(tf.where(is_end, counts, counts // sizes * sizes), bucket)
-    starts = tf.where(tf.boolean_mask(rank % tf.gather(sizes, bucket) == 0, is_leaving))[:, 0]  # [batches]
-    leaving = tf.RaggedTensor.from_row_starts(tf.boolean_mask(order, is_leaving), starts)
-    return (tf.gather(leaving, tf.argsort(tf.reduce_max(leaving, axis=1))),
-            tf.boolean_mask(order, tf.logical_not(is_leaving)))
+    leaves = tf.where(is_end, counts, counts // sizes * sizes)  # [buckets]
+    size, leaves = tf.gather(sizes, bucket), tf.gather(leaves, bucket)  # [n]
+    is_last = tf.logical_or(tf.equal(rank % size, size - 1), tf.equal(rank, leaves - 1))
+    is_leaving = tf.cast(rank < leaves, tf.int32)
+    staying, leaving = tf.dynamic_partition(order, is_leaving, 2)
+    stops = tf.where(tf.dynamic_partition(is_last, is_leaving, 2)[1])[:, 0] + 1  # [batches]
+    starts = tf.concat([[0], stops], axis=0)[:-1]
+    turn = tf.argsort(tf.gather(leaving, stops - 1))
+    return leaving, tf.gather(starts, turn), tf.gather(stops, turn), staying
 
 
 def _flat(examples: dict[str, tf.Tensor | tf.RaggedTensor]) -> tuple[tf.Tensor, ...]:

@@ -93,15 +93,17 @@ def test_files_take_turns(tmp_path):
     assert labels(read([b, a], Loading(interleave_files=1, interleave_records=2))) == [1, 2, 3, 11, 12]
 
 
-def test_full_batches_of_the_docstrings_example():
-    sizes = tf.constant([2, 3], tf.int64)
-    leaving, staying = _full_batches(tf.constant([0, 1, 0, 1, 0], tf.int64), sizes, tf.constant(False))
-    assert (leaving.to_list(), staying.numpy().tolist()) == ([[0, 2]], [4, 1, 3])
-    leaving, staying = _full_batches(tf.constant([0, 1, 0, 1, 0], tf.int64), sizes, tf.constant(True))
-    assert (leaving.to_list(), staying.numpy().tolist()) == ([[0, 2], [1, 3], [4]], [])
-    # Full in the order in which their last example came, whatever the bucket.
-    leaving, _ = _full_batches(tf.constant([1, 0, 1, 1, 0], tf.int64), sizes, tf.constant(False))
-    assert leaving.to_list() == [[0, 2, 3], [1, 4]]
+@pytest.mark.parametrize("buckets, is_end, batches, waiting", [
+    ([0, 1, 0, 1, 0], False, [[0, 2]], [4, 1, 3]),
+    ([0, 1, 0, 1, 0], True, [[0, 2], [1, 3], [4]], []),
+    ([1, 0, 1, 1, 0], False, [[0, 2, 3], [1, 4]], []),   # in the order in which their last example came
+    ([0, 1], False, [], [0, 1]), ([], True, [], [])])
+def test_full_batches(buckets, is_end, batches, waiting):
+    leaving, starts, stops, staying = _full_batches(
+        tf.constant(buckets, tf.int64), tf.constant([2, 3], tf.int64), tf.constant(is_end))
+    leaving = leaving.numpy().tolist()
+    assert [leaving[start:stop] for start, stop in zip(starts.numpy(), stops.numpy(), strict=True)] == batches
+    assert staying.numpy().tolist() == waiting
 
 
 @pytest.mark.parametrize("parse_batch", [1, 7, 512])
