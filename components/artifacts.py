@@ -4,7 +4,10 @@ from tfx.types.artifact import Artifact
 
 
 class Encoder(Artifact):
-    """A BERT in HuggingFace's layout: `config.json`, `vocab.txt`, `tokenizer_config.json`, `model.safetensors`."""
+    """A BERT in HuggingFace's layout: `config.json`, `vocab.txt`, `tokenizer_config.json`, `model.safetensors`.
+
+    Of an opaque encoder `saved_model/` stands in the place of the weights; see `modules.opaque`.
+    """
 
     TYPE_NAME = "Encoder"
 

@@ -13,33 +13,45 @@ from typing import TYPE_CHECKING, Any
 
 from components import encoder_downloads as downloads
 from components import files
-from components.encoder_layouts import layout_of, matching, weights_files, weights_sha256
+from components.encoder_layouts import Layout, layout_of, matching, weights_files, weights_sha256
 from components.versions import served_version
 from modules.errors import TextrailError
 
 if TYPE_CHECKING:
-    from modules.checkpoints import Checkpoint
+    from modules.checkpoints import Checkpoint, Hints
 
 MINILM = "minilm"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def import_encoder(source: str, target: str, sha256: str = "", lower_case: bool | None = None, config: str = "",
-                   preprocessing: str = "") -> None:
+                   preprocessing: str = "", opaque: bool = False, max_length: int = 8) -> None:
     """Checks an encoder and writes it to a folder.
 
     Args:
         source: as `encoder.source` of the settings.
         target: folder or URI to write `config.json`, `vocab.txt`, `tokenizer_config.json` (`do_lower_case`) and
-            `model.safetensors` to.
+            `model.safetensors`, or `saved_model/`, to.
         sha256: see `read_encoder`.
         lower_case: see `read_encoder`.
         config: see `read_encoder`.
         preprocessing: see `read_encoder`.
+        opaque: whether to take a SavedModel as it is, whatever its architecture, and not apart.
+        max_length: longest input, in tokens, that an opaque one is asked for a trial.
 
     Raises:
-        TextrailError: see `read_encoder`.
+        TextrailError: see `read_encoder` and `modules.opaque.write_opaque`.
     """
+    if opaque:
+        from modules.opaque import write_opaque
+        from modules.saved_models import vocabulary_of
+
+        folder, layout = _verified(source, sha256)
+        if layout.name != "saved_model":
+            raise TextrailError("encoder.source to be a SavedModel, for encoder.opaque=true",
+                                f"{folder} in the layout {layout.name}", "Set encoder.opaque=false.")
+        write_opaque(str(folder), target, vocabulary_of(folder, _hints(lower_case, "", preprocessing)), max_length)
+        return
     read_encoder(source, sha256, lower_case, config, preprocessing).write(target)
 
 
@@ -61,9 +73,16 @@ def read_encoder(source: str, sha256: str = "", lower_case: bool | None = None, 
         TextrailError: a file is missing, the weights have another hash, or they, the configuration and the vocabulary
             are not those of one BERT.
     """
-    from modules.checkpoints import Hints
     from modules.layouts import READERS
 
+    folder, layout = _verified(source, sha256)
+    checkpoint = READERS[layout.name](folder, _hints(lower_case, config, preprocessing))
+    checkpoint.check(folder)
+    return checkpoint
+
+
+def _verified(source: str, sha256: str) -> tuple[Path, Layout]:
+    """The folder and layout of a source, whose weights have the sha256 that is expected of them, if one is."""
     folder = local_folder(source)
     layout = layout_of(folder)
     known = MINILM_SHA256 if source == MINILM else downloads.known_sha256(source, folder, layout)
@@ -71,10 +90,13 @@ def read_encoder(source: str, sha256: str = "", lower_case: bool | None = None, 
     if expected and (found := weights_sha256(folder, layout)) != expected.lower():
         raise TextrailError(f"{' and '.join(map(str, weights_files(folder, layout)))} with sha256 {expected}", found,
                             "The file is damaged or another one; fetch it again, or correct encoder.sha256.")
-    hints = Hints(lower_case, Path(config) if config else None, _local(preprocessing) if preprocessing else None)
-    checkpoint = READERS[layout.name](folder, hints)
-    checkpoint.check(folder)
-    return checkpoint
+    return folder, layout
+
+
+def _hints(lower_case: bool | None, config: str, preprocessing: str) -> Hints:
+    from modules.checkpoints import Hints
+
+    return Hints(lower_case, Path(config) if config else None, _local(preprocessing) if preprocessing else None)
 
 
 def _local(preprocessing: str) -> Path:

@@ -84,7 +84,9 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
     encoder = EncoderImporter(source=settings.encoder.source, sha256=settings.encoder.sha256 or "",
                               lower_case=json.dumps(lower_case) if lower_case is not None else "",
                               config=settings.encoder.config or "",
-                              preprocessing=settings.encoder.preprocessing or "", fingerprint=fingerprints["encoder"])
+                              preprocessing=settings.encoder.preprocessing or "",
+                              opaque=settings.model.max_length if settings.encoder.opaque else 0,
+                              fingerprint=fingerprints["encoder"])
     transform = TextTransform(examples=examples.outputs["examples"], schema=schema.outputs["schema"],
                               encoder=encoder.outputs["encoder"], gate=gate.outputs["blessing"],
                               settings=transform_settings(settings), preprocessing_fn=PREPROCESSING_FN)

@@ -148,6 +148,9 @@ class Encoder(Section):
     preprocessing: str | None = Field(
         None, description="Where the vocabulary is, if not beside a checkpoint or in a SavedModel: a `vocab.txt`, or a "
         "folder or handle of the preprocessing SavedModel.")
+    opaque: bool = Field(
+        False, description="Fine-tune a SavedModel as it is, of any architecture that has BERT's three inputs: in its "
+        "own precision, whole or not at all, and without the exports that need a BERT.")
     head: Literal["new", "keep"] = Field(
         "new", description="The layer that tells the classes apart: a `new` one, or, where the source is a classifier "
         "of the same classes, `keep` its own. `model.pooling` must be what it was trained on.")
@@ -272,6 +275,18 @@ class Settings(Section):
     training: Training = Field(default_factory=Training, description="How it is trained.")
     evaluation: Evaluation = Field(..., description="What a model must reach to be pushed.")
     push: Push = Field(default_factory=Push, description="Where it goes.")
+
+    @model_validator(mode="after")
+    def _an_opaque_encoder_stays_as_it_is(self) -> Settings:
+        allowed: dict[str, tuple[Any, list]] = {
+            "encoder.head": (self.encoder.head, ["new"]),
+            "model.fine_tune_layers": (self.model.fine_tune_layers, ["all", 0]),
+            "training.precision": (self.training.precision, ["auto", "float32"])}
+        for key, (value, values) in allowed.items():
+            if self.encoder.opaque and value not in values:
+                raise ValueError(f"{key} to be {' or '.join(map(str, values))} with encoder.opaque=true, whose inside "
+                                 f"nobody knows, received {value}")
+        return self
 
 
 class DataSettings(Section):

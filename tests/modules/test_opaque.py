@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.encoder_sources import import_encoder
 from modules.classifier import run_fn
 from modules.errors import TextrailError
 from modules.opaque import INPUTS, OpaqueConfig, OpaqueEncoder, is_opaque, write_opaque
@@ -62,8 +63,11 @@ def convolution(tiny_encoder, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def encoder(convolution, tiny_encoder, tmp_path_factory):
-    """The Encoder artifact made of it."""
-    return imported(convolution, tiny_encoder, tmp_path_factory.mktemp("opaque"))
+    """The Encoder artifact made of it; the vocabulary is the one that it was saved with."""
+    folder = tmp_path_factory.mktemp("opaque")
+    import_encoder(convolution, str(folder), opaque=True, max_length=16)
+    assert Vocabulary.read(folder) == Vocabulary.read(tiny_encoder)
+    return folder
 
 
 def imported(saved_model, tiny_encoder, folder, max_length: int = 16):
@@ -185,6 +189,15 @@ def test_a_vocabulary_or_length_beyond_its_own_is_refused_when_imported(convolut
     error = refusal(write_opaque, convolution, str(tmp_path), Vocabulary((*vocabulary.pieces, "moreover")), 16)
     assert f"{pieces + 1} wordpieces" in error.expected and f"= {pieces} is not in [0, {pieces})" in error.received
     assert "to 33 tokens" in refusal(write_opaque, convolution, str(tmp_path), vocabulary, POSITIONS + 1).expected
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_is_opaque_only_where_the_user_says_so(convolution, tiny_encoder, tmp_path):
+    error = refusal(import_encoder, convolution, str(tmp_path))
+    assert error.received.startswith("words") or "convolution/kernel" in error.received
+    assert error.fix.endswith("Or set encoder.opaque=true, which fine-tunes the SavedModel as it is.")
+    with pytest.raises(TextrailError, match="to be a SavedModel, for encoder"):
+        import_encoder(str(tiny_encoder), str(tmp_path), opaque=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -119,6 +119,8 @@ METRICS = ("`accuracy`, `loss`, `macro_f1`, `mcc`, `auc`, `precision/CLASS`, `re
     ("data.label=review", "data: expected different columns for `data.text`, `data.text_pair` and `data.label`; "
                           "received 'review' for 2 of them."),
     ("encoder.sha256=53aa", "encoder.sha256 (--set): expected 64 hexadecimal digits; received '53aa'."),
+    ("encoder={opaque: true, head: keep}", "the file: expected encoder.head to be new with encoder.opaque=true, whose "
+                                           "inside nobody knows; received keep."),
 ])
 def test_what_would_fail_after_training_is_refused_before(run_file, override, problem):
     assert problems(run_file, GOOD, override) == [problem]
