@@ -22,7 +22,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.fine_tuning import BATCH_TOKENS, Texts, minilm_step, texts, warm_up
+from benchmarks.minilm import BATCH_TOKENS, Texts, minilm_step, texts, warm_up
 from modules.batching import Buckets
 
 

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import tensorflow as tf
 
-from benchmarks.fine_tuning import BATCH_TOKENS, SHUFFLE_BUFFER, Texts, minilm_step, texts, warm_up
+from benchmarks.minilm import BATCH_TOKENS, SHUFFLE_BUFFER, Texts, minilm_step, texts, warm_up
 from modules.batching import Loading, bucketed, cached, parsed, prefetched, read, shuffled
 from modules.classifier import LengthBatches
 
