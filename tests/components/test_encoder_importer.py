@@ -4,8 +4,14 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import ml_dtypes
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from components.encoder_importer import import_encoder
 from components.encoder_sources import encoder_fingerprint
@@ -83,7 +89,7 @@ def test_vocabulary_of_another_size(source, tmp_path):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(TextrailError, match="'minilm' or a folder"):
+    with pytest.raises(TextrailError, match="'minilm', a folder, hf://owner/name, or a handle"):
         encoder_fingerprint(str(tmp_path / "none"))
 
 
@@ -116,3 +122,64 @@ def test_minilm_installed_again_is_the_same(tmp_path, monkeypatch):
     assert encoder_fingerprint("minilm") == before
     (model / "vocab.txt").write_text("[PAD]\n")
     assert encoder_fingerprint("minilm") != before
+
+
+def test_shards_and_short_floats_become_one_file_of_float32(source, tmp_path):
+    tensors = load_file(source / "model.safetensors")
+    short = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
+    names, weight_map = sorted(short), {}
+    for number, part in enumerate((names[:9], names[9:]), start=1):
+        file = f"model-0000{number}-of-00002.safetensors"
+        (source / file).write_bytes(serialized({name: short[name] for name in part}))
+        weight_map |= dict.fromkeys(part, file)
+    (source / "model.safetensors").unlink()
+    with pytest.raises(TextrailError, match=r"the file model\.safetensors in"):
+        import_encoder(str(source), str(tmp_path / "target"))
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    files = sorted(source.glob("model-*"))
+    whole = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    import_encoder(str(source), str(tmp_path / "target"), sha256=whole)
+    imported = load_file(tmp_path / "target" / "model.safetensors")
+    assert imported.keys() == tensors.keys()
+    for name, tensor in short.items():
+        assert imported[name].dtype == np.float32
+        np.testing.assert_array_equal(imported[name], tensor.astype("float32"))
+
+
+def serialized(tensors) -> bytes:
+    """A safetensors file of bfloat16, which its writer for numpy does not know: a header in JSON, then the bytes."""
+    header, offset = {}, 0
+    for name, tensor in tensors.items():
+        header[name] = {"dtype": "BF16", "shape": tensor.shape, "data_offsets": [offset, offset + tensor.nbytes]}
+        offset += tensor.nbytes
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + b"".join(tensor.tobytes() for tensor in tensors.values())
+
+
+def test_quantised_weights_are_refused(source, tmp_path):
+    tensors = load_file(source / "model.safetensors")
+    save_file({name: tensor.astype("int8") for name, tensor in tensors.items()}, source / "model.safetensors")
+    with pytest.raises(TextrailError, match=r"of type I8\. Take weights that are not quantised"):
+        import_encoder(str(source), str(tmp_path / "target"))
+
+
+def test_the_fingerprint_of_a_checkpoint_needs_no_tensorflow(tmp_path):
+    code = """
+import sys, pathlib
+from components.encoder_sources import encoder_fingerprint
+folder = pathlib.Path(sys.argv[1])
+def fingerprint(**changes):
+    for name, content in changes.items():
+        (folder / name.replace("__", ".")).write_text(content)
+    return encoder_fingerprint(str(folder), str(folder / "c.json"), str(folder / "words.txt"))
+(folder / "model.index").write_text("index")
+(folder / "model.data-00000-of-00001").write_text("data")
+(folder / "README.md").write_text("read me")
+first = fingerprint(c__json="{}", words__txt="a")
+assert first == fingerprint(README__md="not read")
+assert len({first, fingerprint(model__index="other"), fingerprint(c__json="{ }"), fingerprint(words__txt="b")}) == 4
+assert not {"tensorflow", "tfx", "huggingface_hub", "tensorflow_hub"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True,
+                          cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
