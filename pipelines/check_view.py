@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table
 
 from modules.optimization import Schedule
 from pipelines.check import LOSS_TOLERANCE, Check, ShownRow
@@ -29,15 +30,15 @@ def show(check: Check, console: Console) -> None:
         for line in _row_lines(row, check.classes, console.width):
             say(f"   {line}")
         say()
+    table = Table.grid(padding=(0, 2, 0, 0))
     for name, text in facts(check):
-        say(f"{name:<15} {text}")
-    say(f"{'learning rate':<15} {_schedule_fact(check.schedule)}")
+        table.add_row(name, text)
+    console.print(table)
     say()
     say(schedule_text(check.schedule, check.steps_per_epoch, width=min(72, console.width - 16)))
-    if warnings := check.warnings():
-        say()
-        for warning in warnings:
-            say(f"warning: {warning}")
+    say()
+    for warning in check.warnings():
+        say(f"warning: {warning}")
 
 
 def write_plots(check: Check, folder: Path) -> list[Path]:
@@ -78,6 +79,7 @@ def facts(check: Check) -> list[tuple[str, str]]:
                        "without activations"),
         ("steps", f"{about}{check.steps_per_epoch:,} an epoch, {about}{check.schedule.total_steps:,} in "
                   f"{epochs}, {check.schedule.warmup_steps:,} of them warmup"),
+        ("learning rate", _schedule_fact(check.schedule)),
     ]
 
 

@@ -52,11 +52,11 @@ evaluation: {{thresholds: {{accuracy: {{min: 0.75}}}}}}
 
 def test_a_pair_has_exactly_these_tokens_segments_and_loss(tmp_path, ten_words):
     loaded = settings.load(str(run_file(tmp_path, ten_words)))
-    found = check.examine(loaded, rows=3)
+    found = check.examine(loaded, rows=4)
     assert (found.classes, found.labels) == (["no", "yes"], {"no": 2, "yes": 2})
     # One of each class in turn.
-    assert [row.label for row in found.shown] == ["no", "yes", "no"]
-    first, second, third = found.shown
+    assert [row.label for row in found.shown] == ["no", "yes", "no", "yes"]
+    first, second, third, _ = found.shown
     assert first.texts == ("good film", "bad films")
     assert first.tokens == "[CLS] good film [SEP] bad film ##s [SEP]".split()
     assert first.token_ids == [2, 5, 7, 3, 6, 7, 9, 3]
@@ -83,9 +83,9 @@ def test_steps_and_schedule_are_those_of_the_training(tmp_path, ten_words):
     assert float(found.schedule(3)) == float(learning_rate(3, 2e-3, 4, 2, "linear")) == pytest.approx(1e-3)
     warnings = found.warnings()
     assert warnings == [
-        "25% of the training texts are longer than model.max_length=8 and lose their end: 95% have at most 9 tokens.",
-        "7% of the tokens are [UNK]: is the encoder's vocabulary of the texts' language, and encoder.lower_case right "
-        "for it?"]
+        "25.0% of the training texts are longer than model.max_length=8 and lose their end: 95% have at most 9 tokens.",
+        "6.7% of the tokens are [UNK]: is the encoder's vocabulary of the texts' language, and encoder.lower_case "
+        "right for it?"]
 
 
 def test_what_the_terminal_and_the_plots_show(tmp_path, ten_words, capfd):
@@ -102,12 +102,12 @@ def test_what_the_terminal_and_the_plots_show(tmp_path, ten_words, capfd):
         "   tokens   [CLS]  good  film  [SEP]  bad  film  ##s  [SEP]",
         "   ids      2      5     7     3      6    7     9    3",
         "   segments 0      0     0     0      1    1     1    1"]
-    facts = dict(line.split("  ", 1) for line in lines if "  " in line)
-    assert facts["rows"].strip() == "train 24, validation 24; all rows were read"
-    assert facts["labels"].strip() == "yes 91.7%, no 8.3%"
-    assert facts["lengths"].strip() == ("half of the texts have at most 5 tokens, 95% 8, the longest 9; "
-                                        "model.max_length 8 cuts 4.2%")
-    assert facts["steps"].strip() == "12 an epoch, 24 in 2 epochs, 12 of them warmup"
+    said = " ".join(told.out.split())
+    for fact in (
+            "rows train 24, validation 24; all rows were read labels yes 91.7%, no 8.3% lengths half of the texts have "
+            "at most 5 tokens, 95% 8, the longest 9; model.max_length 8 cuts 4.2% unknown",
+            "steps 12 an epoch, 24 in 2 epochs, 12 of them warmup learning rate peak 0.002, then falls evenly to 0 "):
+        assert fact in said
     assert lines[-5:-3] == [
         "warning: only 2 of 24 training rows are 'no': hold macro_f1 or mcc under evaluation.thresholds to a bound, "
         "accuracy hardly notices that class.",
@@ -158,9 +158,9 @@ def test_a_loss_that_cannot_come_from_a_new_head_is_a_failure(tmp_path, ten_word
     save_file(weights, tmp_path / "loud" / "model.safetensors", metadata={"format": "pt"})
     assert cli.main(["check", str(run_file(tmp_path, tmp_path / "loud"))]) == 1
     told = capfd.readouterr()
-    assert "NOT as it should be (within 0.3)" in told.out and "next:" not in told.out
+    assert "NOT as it should be (within 0.5)" in " ".join(told.out.split()) and "next:" not in told.out
     assert told.err.startswith(
-        "textrail: expected a loss before training within 0.3 of ln(2 classes) = 0.693; received ")
+        "textrail: expected a loss before training within 0.5 of ln(2 classes) = 0.693; received ")
 
 
 def test_wrong_use_is_told_before_anything_is_imported(tmp_path, ten_words, capfd):
