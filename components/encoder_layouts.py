@@ -38,7 +38,7 @@ class Layout(NamedTuple):
 # The first whose sign is there counts.
 LAYOUTS = (
     Layout("huggingface", "model*.safetensors", ("model.safetensors", "model-?????-of-?????.safetensors"),
-           ("config.json", "vocab.txt", "tokenizer_config.json", "model.safetensors.index.json")),
+           ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json")),
     Layout("textrail", "assets.extra/textrail.json", ("variables/variables.data-?????-of-?????",),
            ("variables/variables.index", "assets.extra/textrail.json", "assets.extra/encoder/*")),
     Layout("saved_model", "saved_model.pb", ("variables/variables.data-?????-of-?????",),

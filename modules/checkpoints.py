@@ -25,6 +25,8 @@ from modules.weights import (
     write_encoder,
 )
 
+FAST_TOKENIZER = "tokenizer.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Hints:
@@ -100,10 +102,11 @@ class Checkpoint:
 
 
 def read_huggingface(folder: str | Path, hints: Hints) -> Checkpoint:
-    """Reads `config.json`, `vocab.txt`, `tokenizer_config.json` and safetensors, in one file or in shards.
+    """Reads `config.json`, `tokenizer_config.json`, a vocabulary and safetensors, in one file or in shards.
 
     Args:
-        folder: where they lie; may be a URI.
+        folder: where they lie; may be a URI. The vocabulary is `vocab.txt` or, where newer versions of transformers
+            wrote that alone, in `tokenizer.json`.
         hints: only the case counts; the other files are there.
 
     Returns:
@@ -117,13 +120,28 @@ def read_huggingface(folder: str | Path, hints: Hints) -> Checkpoint:
     heads = {pooling: _taken(tensors, prefix) for pooling, prefix in HEADS.items()}
     pooling = next((pooling for pooling, head in heads.items() if _is_classifier(values, head)), None)
     head = heads[pooling] if pooling else {}
-    lower_case = hints.lower_case
-    if lower_case is None:   # HuggingFace's default for BERT is to lower-case.
-        flags = _json(f"{folder}/{TOKENIZER}") if tf.io.gfile.exists(f"{folder}/{TOKENIZER}") else {}
-        lower_case = flags.get("do_lower_case", True)
-    vocabulary = Vocabulary(read_pieces(f"{folder}/{VOCABULARY}"), lower_case)
-    return Checkpoint("HuggingFace", BertConfig.from_values(values, f"{folder}/{CONFIG}"), tensors, vocabulary, head,
-                      _labels(values, head), pooling)
+    return Checkpoint("HuggingFace", BertConfig.from_values(values, f"{folder}/{CONFIG}"), tensors,
+                      _vocabulary(folder, hints.lower_case), head, _labels(values, head), pooling)
+
+
+def _vocabulary(folder: str | Path, lower_case: bool | None) -> Vocabulary:
+    """The wordpieces, and the case that is given, or that the files say; HuggingFace's default is to lower-case."""
+    has_file = {name: tf.io.gfile.exists(f"{folder}/{name}") for name in (VOCABULARY, TOKENIZER, FAST_TOKENIZER)}
+    flag = _json(f"{folder}/{TOKENIZER}").get("do_lower_case") if has_file[TOKENIZER] else None
+    if has_file[VOCABULARY] or not has_file[FAST_TOKENIZER]:
+        pieces = read_pieces(f"{folder}/{VOCABULARY}")
+    else:
+        tokenizer = _json(f"{folder}/{FAST_TOKENIZER}")
+        model, normalizer = tokenizer.get("model") or {}, tokenizer.get("normalizer") or {}
+        ids = model.get("vocab") if model.get("type") == "WordPiece" else None
+        if normalizer.get("type") != "BertNormalizer" or not ids or sorted(ids.values()) != list(range(len(ids))):
+            raise TextrailError(f"BERT's tokenizer in {folder}/{FAST_TOKENIZER}: wordpieces with the ids 0, 1, … and a "
+                                "BertNormalizer", f"{model.get('type')} and {normalizer.get('type')}",
+                                f"Take the encoder's {VOCABULARY}.")
+        pieces = tuple(sorted(ids, key=ids.__getitem__))
+        flag = normalizer.get("lowercase") if flag is None else flag
+    chosen = next((value for value in (lower_case, flag) if value is not None), True)
+    return Vocabulary(pieces, chosen)
 
 
 def _taken(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from components.encoder_importer import import_encoder
 from components.encoder_sources import encoder_fingerprint
 from modules.errors import TextrailError
+from modules.tokenization import Vocabulary
 from modules.weights import packaged_minilm
 
 
@@ -183,3 +184,19 @@ assert not {"tensorflow", "tfx", "huggingface_hub", "tensorflow_hub"} & set(sys.
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True,
                           cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
+
+
+def test_a_tokenizer_json_alone_has_vocabulary_and_case(source, tmp_path):
+    pieces = (source / "vocab.txt").read_text().splitlines()
+    (source / "vocab.txt").unlink()
+    (source / "tokenizer_config.json").unlink()
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = {"normalizer": {"type": "BertNormalizer", "lowercase": False},
+                 "model": {"type": "WordPiece", "vocab": dict(sorted(ids.items()))}}
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer))
+    import_encoder(str(source), str(tmp_path / "target"))
+    assert Vocabulary.read(tmp_path / "target") == Vocabulary(tuple(pieces), lower_case=False)
+    tokenizer["model"]["type"] = "BPE"
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(TextrailError, match=r"received BPE and BertNormalizer\. Take the encoder's vocab\.txt"):
+        import_encoder(str(source), str(tmp_path / "target"))
