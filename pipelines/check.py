@@ -170,7 +170,8 @@ def examine(settings: Settings, rows: int, limit: int = SAMPLE_BYTES) -> Check:
     keras.utils.set_random_seed(settings.seed)   # As the run does: its new weights are these.
     with tempfile.TemporaryDirectory(prefix="textrail-") as folder:
         encoder = f"{folder}/encoder"
-        import_encoder(target=encoder, **settings.encoder.model_dump(exclude_none=True, exclude={"head"}))
+        import_encoder(target=encoder, max_length=settings.model.max_length,
+                       **settings.encoder.model_dump(exclude_none=True, exclude={"head"}))
         check_positions(encoder, settings.model.max_length)
         config = transform_settings(settings) | {"encoder": encoder, "classes": write_classes(classes, folder)}
         vocabulary = Vocabulary.read(encoder)

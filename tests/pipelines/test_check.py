@@ -14,6 +14,7 @@ from modules.errors import TextrailError
 from modules.optimization import learning_rate
 from pipelines import check, check_view, cli, settings
 from pipelines.classification import trainer_settings
+from tests.modules.test_opaque import Convolution, write
 
 TEN_WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] good bad film story ##s".split()
 PAIRS = "a,b,label\n" + "".join(f"{row}\n" for row in [
@@ -161,6 +162,16 @@ def test_a_loss_that_cannot_come_from_a_new_head_is_a_failure(tmp_path, ten_word
     assert "NOT as it should be (within 0.5)" in " ".join(told.out.split()) and "next:" not in told.out
     assert told.err.startswith(
         "textrail: expected a loss before training within 0.5 of ln(2 classes) = 0.693; received ")
+
+
+def test_an_opaque_encoder_goes_the_same_way(tmp_path, ten_words):
+    saved = write(Convolution(ten_words / "vocab.txt", len(TEN_WORDS)), tmp_path / "saved")
+    found = check.examine(settings.load(str(run_file(tmp_path, Path(saved))), ["encoder.opaque=true"]), 2)
+    assert found.shown[0].tokens == "[CLS] good film [SEP] bad film ##s [SEP]".split()
+    # Words, positions, convolution and head train; of the rest its own `frozen` and `steps` are used.
+    assert found.parameters == (10 * 12 + 32 * 12 + 3 * 12 * 12 + 2 * 12 + 2, 12 + 1)
+    assert found.precision == ("float32", "the SavedModel computes in its own precision")
+    assert found.loss == pytest.approx(math.log(2), abs=0.1)
 
 
 def test_wrong_use_is_told_before_anything_is_imported(tmp_path, ten_words, capfd):
