@@ -198,6 +198,23 @@ def test_batches_say_what_bucketing_saves(trained):
     assert sum(int(one["label_id"].shape[0]) for one in batches.of_epoch(0)) == 4 * len(rows)
 
 
+def test_batches_from_a_cache_on_disk_are_the_same_and_it_lies_beside_the_checkpoints(trained, tmp_path):
+    args, _ = trained
+    args = dataclasses.replace(args, checkpoint_dir=str(tmp_path / "checkpoints"))
+    kept = dataclasses.replace(args, settings=args.settings | {
+        "training": args.settings["training"] | {"loading": {"cache": "disk"}}})
+
+    def labels(of: TrainArgs) -> list[list[int]]:
+        batches = LengthBatches(of, 0, 1)
+        return [one["label_id"].numpy().tolist() for part in (batches.of_epoch(1).skip(3), batches.validation)
+                for one in part]
+
+    expected = labels(args)
+    assert not (tmp_path / "checkpoints").exists()
+    assert labels(kept) == expected
+    assert sorted(path.parent.name for path in tmp_path.rglob("*.index")) == ["train", "validation"]
+
+
 def test_ids_at_serving_are_those_of_transform_on_real_texts(tiny_encoder, shared_data, tmp_path):
     vocabulary = (shared_data / "data" / "vocab" / "bert_uncased_vocab.txt").read_text("utf-8")
     encoder = tmp_path / "encoder"
