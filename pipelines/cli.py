@@ -318,7 +318,6 @@ def _check(options: argparse.Namespace) -> int:
     with captured(os.devnull) as screen:
         console = plain_console(screen)
         console.print("importing TensorFlow, then reading data and encoder, takes 10 to 20 s\n", soft_wrap=True)
-        sys.argv = sys.argv[:1]   # As for a run: TFX hands the command line to absl.
         try:
             from pipelines import check, check_view
 

@@ -1,5 +1,6 @@
 """`textrail check`: what it finds in good data, what it says of bad ones."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -162,6 +163,26 @@ def test_a_loss_that_cannot_come_from_a_new_head_is_a_failure(tmp_path, ten_word
     assert "NOT as it should be (within 0.5)" in " ".join(told.out.split()) and "next:" not in told.out
     assert told.err.startswith(
         "textrail: expected a loss before training within 0.5 of ln(2 classes) = 0.693; received ")
+
+
+def test_skipped_rows_face_the_gate_and_a_split_needs_rows(tmp_path, ten_words):
+    file = run_file(tmp_path, ten_words, PAIRS + "good,,yes\n")
+    with pytest.raises(TextrailError, match=r"20\.0% of the rows were skipped \(gate\.max_skipped_rows 0\.05\): "
+                                            "2 empty text in 'b'"):
+        check.examine(settings.load(str(file), ["data.bad_rows=skip"]), 1)
+    found = check.examine(settings.load(str(file), ["data.bad_rows=skip", "gate.max_skipped_rows=0.2"]), 1)
+    assert dict(check_view.facts(found))["rows"] == "train 4, validation 4; all rows were read; 2 skipped"
+    (tmp_path / "validation.csv").write_text("a,b,label\n")
+    with pytest.raises(TextrailError, match="rows in the validation split; received none, of 5 rows read, 1 skipped"):
+        check.examine(settings.load(str(file), ["data.bad_rows=skip", "gate.max_skipped_rows=0.2"]), 1)
+
+
+def test_a_head_that_was_kept_may_know_the_answers(tmp_path, ten_words):
+    file = str(run_file(tmp_path, ten_words))
+    new = check.examine(settings.load(file), 1)
+    kept = dataclasses.replace(new, settings=settings.load(file, ["encoder.head=keep"]))
+    for found, loss, is_bad in [(new, 0.1, True), (kept, 0.1, False), (kept, 1.3, True), (kept, math.nan, True)]:
+        assert bool(dataclasses.replace(found, loss=loss).problem()) is is_bad
 
 
 def test_an_opaque_encoder_goes_the_same_way(tmp_path, ten_words):
