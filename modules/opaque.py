@@ -30,6 +30,7 @@ OUR_INPUTS = tuple(dict.fromkeys(INPUTS.values()))
 # Our outputs → the names in use, the first that is there counts, and the rank by which one without a name is known.
 OUTPUTS = {"pooled_output": (("pooled_output", "pooler_output", "default"), 2),
            "sequence_output": (("sequence_output", "last_hidden_state"), 3)}
+TOLERANCE = 1e-3   # of the largest number in an answer; sums in another order differ by far less
 # What a function that was saved may raise when it is called with what it does not take.
 CALL_ERRORS = (tf.errors.OpError, ValueError, TypeError)
 
@@ -44,7 +45,7 @@ class OpaqueConfig:
         pad_token_id: id that fills what is too short for it.
         max_position_embeddings: the one length, in tokens, that its functions were traced for; none for any length,
             the longest of which nobody says.
-        outputs: which of `pooled_output` and `sequence_output` it has.
+        outputs: which of `pooled_output` and `sequence_output` it has, and with no regard to padding.
         parameters: numbers in its variables that train.
         initializer_range: deviation of new weights on top of it.
     """
@@ -87,11 +88,12 @@ def write_opaque(saved_model: str, target: str, vocabulary: Vocabulary, max_leng
         max_length: longest input, in tokens, that it will be asked.
 
     Raises:
-        TextrailError: it is none, has other inputs or outputs than a BERT, or does not answer.
+        TextrailError: it is none, has other inputs or outputs than a BERT, does not answer, or its answers depend on
+            the padding.
     """
     interface = Interface(load_saved_model(saved_model), saved_model)
     config = OpaqueConfig(0, len(vocabulary.pieces), vocabulary.pad_id, interface.length, [], 0)
-    outputs = _asked(interface, config, max_length)
+    outputs = _sound_outputs(interface, config, max_length)
     config = dataclasses.replace(
         config, hidden_size=int(next(iter(outputs.values())).shape[-1]), outputs=sorted(outputs),
         parameters=sum(variable.shape.num_elements() for variable in interface.trainable_variables))
@@ -261,7 +263,7 @@ class OpaqueEncoder(tf.Module):
         self.state: list[tf.Variable] = []  # what else may change while training
 
     def fine_tune(self, layers: Literal["all"] | int, pooling: Pooling, max_length: int) -> None:
-        """Chooses what trains, and asks for an answer and its gradient as training will.
+        """Chooses what trains, and asks for an answer and its gradient, as training will.
 
         Args:
             layers: "all", or 0 for none.
@@ -276,19 +278,22 @@ class OpaqueEncoder(tf.Module):
                                 f"{layers}", "Set model.fine_tune_layers to one of these.")
         output = {"cls": "pooled_output", "mean": "sequence_output"}[pooling]
         if output not in self.config.outputs:
-            raise TextrailError(f"an encoder with the output {output} for model.pooling={pooling}",
+            raise TextrailError(f"an encoder with a {output} that heeds its mask, for model.pooling={pooling}",
                                 f"one with {' and '.join(self.config.outputs)} alone",
                                 f"Set model.pooling to {'mean' if pooling == 'cls' else 'cls'}.")
+        variables = self.interface.trainable_variables if layers == "all" else []
+
+        def ask() -> list[bool]:
+            with tf.GradientTape() as tape:
+                answer = _asked(self.interface, self.config, max_length)[output]
+            return [gradient is not None for gradient in tape.gradient(answer, variables)]
+
+        # What was loaded under a strategy answers to a replica alone.
+        has_gradient = tf.distribute.get_strategy().run(ask)
         if layers == 0:
-            _asked(self.interface, self.config, max_length)
             return
-        variables = self.interface.trainable_variables
-        with tf.GradientTape() as tape:
-            answer = _asked(self.interface, self.config, max_length, training=True)[output]
-        gradients = tape.gradient(answer, variables)
-        # Without a gradient there is nothing to train: a head that the output does not depend on, for example.
         self.trained = [(variable.name.split(":")[0], variable)
-                        for variable, gradient in zip(variables, gradients, strict=True) if gradient is not None]
+                        for variable, has_one in zip(variables, has_gradient, strict=True) if has_one]
         if not self.trained:
             raise TextrailError(f"variables that train behind {self.interface.function.name} of the SavedModel",
                                 f"{len(self.interface.variables)} variables, none of which does",
@@ -332,16 +337,38 @@ def _padded(interface: Interface, config: OpaqueConfig, inputs: dict[str, tf.Ten
     return outputs
 
 
-def _asked(interface: Interface, config: OpaqueConfig, length: int, training: bool = False) -> dict[str, tf.Tensor]:
-    """Its answer to two texts of the vocabulary's last wordpiece, as long as they will get.
+def _sound_outputs(interface: Interface, config: OpaqueConfig, length: int) -> dict[str, tf.Tensor]:
+    """Its outputs that are the same whatever a text is padded to: batches pad, and a text asked alone is not padded.
+
+    Raises:
+        TextrailError: none is, or see `_asked`.
+    """
+    tokens = length // 2
+    alone, padded = _asked(interface, config, tokens), _asked(interface, config, tokens, padding=length - tokens)
+    sound = {}
+    for name, value in padded.items():
+        value = value[:, :tokens] if name == "sequence_output" else value
+        difference = tf.reduce_max(tf.abs(value - alone[name]))
+        if difference <= TOLERANCE * tf.reduce_max(tf.abs(value)):
+            sound[name] = padded[name]
+    if not sound:
+        raise TextrailError(f"answers of {interface.folder} that padding with input_mask 0 does not change",
+                            f"{' and '.join(padded)} that it does change", "Take an encoder that heeds its mask.")
+    return sound
+
+
+def _asked(interface: Interface, config: OpaqueConfig, tokens: int, padding: int = 0) -> dict[str, tf.Tensor]:
+    """Its answer to two texts of the vocabulary's last wordpiece.
 
     Raises:
         TextrailError: it does not answer, or with other shapes than a BERT's.
     """
-    ones = tf.ones([2, length], tf.int32)
-    inputs = {"input_word_ids": ones * (config.vocab_size - 1), "input_mask": ones, "input_type_ids": ones}
+    length = tokens + padding
+    mask = tf.repeat([[1, 0]], [tokens, padding], axis=1) * [[1], [1]]  # [2, length]
+    ids = mask * (config.vocab_size - 1) + (1 - mask) * config.pad_token_id
+    inputs = {"input_word_ids": ids, "input_mask": mask, "input_type_ids": mask}
     try:
-        outputs = _padded(interface, config, inputs, training)
+        outputs = _padded(interface, config, inputs, training=False)
     except CALL_ERRORS as error:
         raise TextrailError(
             f"an answer of {interface.folder} to {length} tokens with the ids of {config.vocab_size} wordpieces",

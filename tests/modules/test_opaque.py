@@ -1,5 +1,6 @@
 """SavedModels of another architecture: what is read from them, what trains, and what is served."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -43,7 +44,8 @@ class Convolution(tf.Module):
             x = tf.nn.dropout(x, 0.2)
             self.steps.assign_add(1)
         x = tf.tanh(tf.nn.conv1d(x, self.kernel, 1, "SAME")) + self.frozen
-        return {"sequence_output": x, "pooled_output": tf.reduce_max(x, axis=1), "default": tf.reduce_max(x, axis=1)}
+        pooled = tf.reduce_max(x - 9.0 * tf.cast(1 - mask, tf.float32)[:, :, None], axis=1)
+        return {"sequence_output": x, "pooled_output": pooled, "default": pooled}
 
 
 def write(module, folder, length: int | None = None, names=NAMES, modes=(True, False), **options) -> str:
@@ -201,6 +203,21 @@ def test_it_is_opaque_only_where_the_user_says_so(convolution, tiny_encoder, tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_an_output_that_padding_changes_is_none(tiny_encoder, tmp_path):
+    class Blind(Convolution):
+        @tf.function
+        def __call__(self, inputs, training=False):
+            outputs = super().__call__(inputs, training)
+            return {"sequence_output": outputs["sequence_output"],
+                    "pooled_output": tf.reduce_mean(outputs["sequence_output"], axis=1)}
+
+    vocabulary = Vocabulary.read(tiny_encoder)
+    saved = write(Blind(tiny_encoder / "vocab.txt", len(vocabulary.pieces)), tmp_path / "saved")
+    opaque = OpaqueEncoder(str(imported(saved, tiny_encoder, tmp_path / "encoder")))
+    assert opaque.config.outputs == ["sequence_output"]
+    assert "pooled_output that heeds its mask" in refusal(opaque.fine_tune, "all", "cls", 16).expected
+
+
 def test_a_signature_alone_has_nothing_to_train(convolution, tiny_encoder, tmp_path):
     loaded = tf.saved_model.load(convolution)
     frozen = tf.Module()
@@ -209,7 +226,7 @@ def test_a_signature_alone_has_nothing_to_train(convolution, tiny_encoder, tmp_p
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name) for name in NAMES])
     def serve(input_word_ids, input_mask, input_type_ids):
-        x = tf.gather(constants["words"], input_word_ids)
+        x = tf.gather(constants["words"], input_word_ids) * tf.cast(input_mask, tf.float32)[:, :, None]
         return {"sequence_output": tf.nn.conv1d(x, constants["kernel"], 1, "SAME")}
 
     tf.saved_model.save(tf.Module(), str(tmp_path / "saved"), signatures=serve)
@@ -252,7 +269,7 @@ def test_it_learns_and_its_weights_change(trained, encoder):
         assert np.abs(getattr(before, name) - getattr(inner, name)).max() > 1e-3, name
     np.testing.assert_array_equal(before.frozen, inner.frozen)
     np.testing.assert_array_equal(before.of_another_task, inner.of_another_task)
-    assert inner.steps > len(history)   # what it counts while training is served as well
+    assert inner.steps == history[-1]["step"]   # what it counts while training, and then alone, is served as well
 
 
 def test_the_moved_model_answers_in_a_fresh_process(trained, tmp_path):
@@ -262,3 +279,14 @@ def test_the_moved_model_answers_in_a_fresh_process(trained, tmp_path):
     here = tf.saved_model.load(args.serving_dir).signatures["serving_default"](
         text=tf.constant([row["text"] for row in rows]))
     np.testing.assert_allclose(served["scores"], here["scores"], atol=1e-6)
+
+
+def test_a_training_goes_on_from_its_checkpoint(trained, tmp_path):
+    args, _ = trained
+    # The folder of checkpoints is that of a training whose every step is taken: what is exported comes out of it.
+    again = dataclasses.replace(args, serving_dir=str(tmp_path / "model"), run_dir=str(tmp_path))
+    run_fn(again)
+    assert rounds(again) == rounds(args)
+    one, two = (tf.saved_model.load(each.serving_dir).classifier.bert.loaded for each in (args, again))
+    for name in ("words", "positions", "kernel", "frozen", "steps"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
