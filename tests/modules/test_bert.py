@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from modules.bert import Bert, BertConfig, pool
 from modules.errors import TextrailError
+from modules.transformer import plain_operations
 from modules.weights import load_encoder, packaged_minilm
 
 SMALL = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24,
@@ -55,6 +56,23 @@ def test_outputs_are_those_of_the_reference(golden, policy):
         np.testing.assert_allclose(pooled[:8], case["pooled_first8"], rtol=0, atol=tolerance)
         if policy == "float32":
             assert sequence.astype("float64").sum() == pytest.approx(case["sequence_output_sum"], abs=1e-3)
+
+
+def test_what_other_programs_are_to_train_computes_the_same(tiny_encoder):
+    batch = inputs([[2, 7, 8, 9, 3], [2, 11, 3]])
+
+    def drawn():
+        bert = load_encoder(tiny_encoder, dropout=0.3, seed=4)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(bert(batch, training=True)["pooled_output"] * tf.cos(tf.range(32.0)))
+        return loss, tape.gradient(loss, [variable.value for variable in bert.trainable_variables])
+
+    loss, gradients = drawn()
+    with plain_operations():
+        plain_loss, plain_gradients = drawn()
+    np.testing.assert_allclose(plain_loss, loss, rtol=1e-5)
+    for ours, theirs in zip(gradients, plain_gradients, strict=True):
+        np.testing.assert_allclose(tf.convert_to_tensor(ours), tf.convert_to_tensor(theirs), rtol=0, atol=1e-5)
 
 
 def test_training_without_dropout_computes_the_same(tiny_encoder, policy):
