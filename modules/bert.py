@@ -15,6 +15,7 @@ from modules.errors import TextrailError
 from modules.transformer import ACTIVATIONS, AddNorm, Block, Dropout, Linear, RandomBytes, additive_mask
 
 Pooling = Literal["cls", "mean"]
+INPUTS = ("input_word_ids", "input_mask", "input_type_ids")   # each [batch, length] int32
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,15 +18,15 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from modules.bert import Bert, BertConfig
+from modules.bert import INPUTS, Bert, BertConfig
 from modules.checkpoints import Checkpoint, Hints, read_pieces
 from modules.errors import TextrailError
+from modules.manifest import DESCRIPTION
 from modules.tensorflow_files import Variables, check_heads, has_no_capitals, read_config, read_variables
 from modules.tokenization import SPECIALS, Vocabulary
 from modules.weights import TOKENIZER, VOCABULARY, assign
 
-GRAPH, VARIABLES, DESCRIPTION = "saved_model.pb", "variables/variables", "assets.extra/encoder"
-INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
+GRAPH, VARIABLES = "saved_model.pb", "variables/variables"
 TANH_GELU = 0.044715   # the constant in gelu's tanh approximation
 TOLERANCE = 1e-4       # float32 sums in another order; another activation or epsilon differs by far more
 

@@ -14,14 +14,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from modules.bert import Bert, Pooling, pool
+from modules.bert import INPUTS, Bert, Pooling, pool
 from modules.checkpoints import Checkpoint
+from modules.manifest import DESCRIPTION
 from modules.tokenization import Tokenizer, Vocabulary
 from modules.transformer import plain_operations
 from modules.weights import VOCABULARY, Slot, slots, write_description
 
-ENCODER, PREPROCESSING, DESCRIPTION = "encoder", "preprocessing", "assets.extra/encoder"
-INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
+ENCODER, PREPROCESSING = "encoder", "preprocessing"
 
 # HuggingFace's names → TF Hub's; {} is the number of a block.
 LAYERS = {
