@@ -145,8 +145,11 @@ def _features(data: bytes) -> Any:
 
 def _values(features: Any, name: str) -> tuple[str, Any]:
     """Kind and values of a feature; no values where it is missing. (To ask for a missing one would make it.)"""
-    kind = features[name].WhichOneof("kind") if name in features else None
-    return kind or "", getattr(features[name], kind).value if kind else []
+    if name not in features:
+        return "", []
+    feature = features[name]
+    kind = feature.WhichOneof("kind")
+    return kind or "", getattr(feature, kind).value if kind else []
 
 
 def _text(features: Any, name: str, is_label: bool) -> str:

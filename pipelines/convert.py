@@ -37,7 +37,7 @@ class Converted(NamedTuple):
     data: dict[str, Any]
 
 
-def convert(settings: DataSettings, out: str, shard_mb: int = splits_writer.SHARD_BYTES // MEGABYTE) -> Converted:
+def convert(settings: DataSettings, out: str, shard_mb: int) -> Converted:
     """Writes rows as gzipped TFRecords of tf.Examples, with a manifest of counts and hashes.
 
     Splits are those that a run would make. Memory holds one shard's text a worker, whatever the size of the data; the

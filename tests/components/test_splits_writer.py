@@ -45,3 +45,13 @@ def test_encoder_reuses_its_message(row):
     features = tf.train.Example.FromString(encode(row)).features.feature
     assert {name: list(feature.bytes_list.value) for name, feature in features.items()} == {
         "text": [row[0]], "label": [row[1]]}
+
+
+def test_a_seed_orders_anew_and_moves_no_row_to_another_split():
+    pieces, digests = [Piece(None, 1000, ("a",))], [row_digest((b"%d" % i, b"x")) for i in range(200)]
+    plain, first, second = (Plan(pieces, SHARES, 100, seed) for seed in (None, 1, 2))
+    assert [plain.order_of(digest) for digest in digests] == digests
+    assert sorted(digests, key=first.order_of) != sorted(digests, key=second.order_of)
+    for digest in digests:
+        assert plain.shard_of(digest, None)[0] == first.shard_of(digest, None)[0] == second.shard_of(digest, None)[0]
+    assert len({first.shard_of(digest, "train")[1] for digest in digests}) == 8

@@ -185,6 +185,24 @@ def test_on_a_terminal_too_what_others_print_goes_to_the_log_alone(tmp_path):
     assert sorted((tmp_path / "1.log").read_text().splitlines()) == ["a thousand lines of TFX", "more of them"]
 
 
+TICKS = """
+import sys, time
+from modules import progress
+from pipelines import console
+
+with console.ticking(sys.stdout):
+    progress.report("part 1: 12 rows read")
+    time.sleep(0.3)
+print("done")
+"""
+
+
+def test_a_terminal_shows_the_newest_progress_in_a_line_and_a_file_does_not():
+    written, status = on_a_terminal([sys.executable, "-c", TICKS])
+    assert status == 0 and "part 1: 12 rows read" in written
+    assert subprocess.run([sys.executable, "-c", TICKS], capture_output=True, text=True).stdout.split() == ["done"]
+
+
 def test_a_terminal_shows_all_components_live():
     written, status = on_a_terminal([sys.executable, "-c", LIVE])
     assert status == 0

@@ -34,7 +34,7 @@ def load(path, *overrides):
 @pytest.fixture(scope="module")
 def converted(csv_file, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("out") / "records"
-    convert.convert(load(csv_file), str(out))
+    write(load(csv_file), out)
     return out
 
 
@@ -42,6 +42,10 @@ def converted(csv_file, tmp_path_factory) -> Path:
 def copied(converted, tmp_path) -> Path:
     """A copy of the folder, to be damaged."""
     return Path(shutil.copytree(converted, tmp_path / "copy"))
+
+
+def write(data: settings.DataSettings, out: Path, shard_mb: int = 64) -> convert.Converted:
+    return convert.convert(data, str(out), shard_mb)
 
 
 def back(path) -> dict:
@@ -91,7 +95,7 @@ def test_shards_are_small_and_the_order_is_the_seeds(csv_file, tmp_path, monkeyp
     monkeypatch.setattr(splits_writer, "SPILL_BYTES", 1_000)   # what memory holds while reading
     shown = {}
     for name, seed in (("a", 42), ("b", 42), ("c", 7)):
-        done = convert.convert(load(csv_file, f"seed={seed}"), str(tmp_path / name), shard_mb=2)
+        done = write(load(csv_file, f"seed={seed}"), tmp_path / name, shard_mb=2)
         shown[name] = read(back(tmp_path / name))
         shards = json.loads((tmp_path / name / "manifest.json").read_text())["shards"]
         assert done.shards == len(shards) == 5
@@ -123,12 +127,12 @@ def test_tfds_and_tfrecords_are_converted_too(converted, tmp_path):
     Two(data_dir=str(tmp_path / "tfds"), file_format="tfrecord").download_and_prepare()
     run = tmp_path / "two.yaml"
     run.write_text("data: {source: tfds, name: two, data_dir: tfds, text: review, label: kind}\n")
-    convert.convert(settings.load_data(str(run)), str(tmp_path / "two"))
+    write(settings.load_data(str(run)), tmp_path / "two")
     rows = read(back(tmp_path / "two"))
     assert {split: len(found) for split, found in rows.items()} == {"train": 6, "validation": 2}
     assert sorted(rows["validation"]) == [(b"text 0 of 2", b"neg"), (b"text 1 of 2", b"pos")]
 
-    convert.convert(load(converted), str(tmp_path / "again"))
+    write(load(converted), tmp_path / "again")
     assert {split: sorted(found) for split, found in read(back(tmp_path / "again")).items()} == {
         split: sorted(found) for split, found in read(back(converted)).items()}
 
@@ -137,9 +141,9 @@ def test_bad_rows_stop_or_are_listed(tmp_path):
     path = tmp_path / "bad.csv"
     path.write_text("review,kind\n" + "".join(f"row {i},pos\n" for i in range(60)) + "no label,\n")
     with pytest.raises(TextrailError, match=r"1 of 61 that cannot:\n.*bad\.csv, line 62: no label in 'kind'"):
-        convert.convert(load(path), str(tmp_path / "out"))
+        write(load(path), tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["bad.csv"]   # nothing half-written
-    assert convert.convert(load(path, "data.bad_rows=skip"), str(tmp_path / "out")).skipped == 1
+    assert write(load(path, "data.bad_rows=skip"), tmp_path / "out").skipped == 1
     assert json.loads((tmp_path / "out/manifest.json").read_text())["skipped_rows"] == 1
     assert json.loads((tmp_path / "out/skipped_rows.jsonl").read_text())["line"] == 62
     assert sum(map(len, read(back(tmp_path / "out")).values())) == 60
