@@ -127,6 +127,15 @@ def outputs(model) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in model({k: tf.constant(v) for k, v in INPUTS.items()}).items()}
 
 
+def write_saved_model(model: tf_keras.Model, folder: Path) -> None:
+    """Saves variables and function, without vocabulary and without what Keras saves of every layer, which is slow."""
+    root = tf.train.Checkpoint()
+    root.variables = model.variables
+    root.__call__ = tf.function(lambda inputs: model(inputs))
+    root.__call__.get_concrete_function({name: tf.TensorSpec([None, None], tf.int32, name) for name in INPUTS})
+    tf.saved_model.save(root, str(folder))
+
+
 def write_tf1(model: tf_keras.Model, folder: Path, words: list[str], **others: np.ndarray) -> None:
     """The weights as google-research/bert saves them: its names, and matrices where the heads lie side by side.
 

@@ -69,7 +69,7 @@ def test_activation_and_epsilon_stand_in_the_graph(tmp_path, monkeypatch, activa
     original = tf_keras.layers.Activation
     monkeypatch.setattr(tf_keras.layers, "Activation", lambda _: original(activation))
     model = garden.functional(words)
-    tf.saved_model.save(model, str(tmp_path / "encoder"))
+    garden.write_saved_model(model, tmp_path / "encoder")
     garden.write_beside(tmp_path / "encoder", words)
     (tmp_path / "encoder/bert_config.json").unlink()
     config = read_saved_model(tmp_path / "encoder", Hints()).config
@@ -97,7 +97,7 @@ def test_the_preprocessing_says_the_case(tmp_path, lower_case, flag):
 
 def test_the_vocabulary_is_found_beside_or_where_the_user_says(hub, tmp_path):
     folder = tmp_path / "encoder"
-    tf.saved_model.save(garden.functional(CASED), str(folder))
+    garden.write_saved_model(garden.functional(CASED), folder)
     with pytest.raises(TextrailError, match=r"received none\. Set encoder\.preprocessing to a vocab\.txt, or to"):
         read_saved_model(folder, Hints())
     preprocessing(tmp_path / "elsewhere", lower_case=True, flag=True)
