@@ -40,8 +40,9 @@ class Predict(beam.DoFn):
     def __init__(self, models: Mapping[str, str], classes: Mapping[str, Sequence[str]], data: Mapping[str, str | None],
                  band_ends: Mapping[str, Sequence[int]]):
         """Takes what is read once a process; the arguments are those of `evaluate`."""
-        self._folders, self._classes, self._label = dict(models), dict(classes), data["label"]
-        self._pair = (data["text"], data["text_pair"]) if data["text_pair"] else None
+        self._folders, self._classes, self._label = dict(models), dict(classes), data["label"] or ""
+        texts = [data["text"], data["text_pair"]]
+        self._pair = [name for name in texts if name] if all(texts) else []
         self._band_ends = dict(band_ends)
         self._names = list(classes[tfma.CANDIDATE_KEY])
         self._shared = shared.Shared()
