@@ -17,16 +17,15 @@ from typing import Any, Literal, NamedTuple
 import keras
 import tensorflow as tf
 
-from modules.bert import Pooling
+from modules.bert import INPUTS, Pooling
 from modules.errors import TextrailError
 from modules.tokenization import Vocabulary
 
 SAVED_MODEL, CONFIG, OPAQUE = "saved_model", "config.json", "opaque"
 # The inputs' names that are in use → ours.
-INPUTS = {"input_word_ids": "input_word_ids", "input_ids": "input_word_ids",
-          "input_mask": "input_mask", "attention_mask": "input_mask",
-          "input_type_ids": "input_type_ids", "segment_ids": "input_type_ids", "token_type_ids": "input_type_ids"}
-OUR_INPUTS = tuple(dict.fromkeys(INPUTS.values()))
+INPUT_NAMES = {"input_word_ids": "input_word_ids", "input_ids": "input_word_ids",
+               "input_mask": "input_mask", "attention_mask": "input_mask",
+               "input_type_ids": "input_type_ids", "segment_ids": "input_type_ids", "token_type_ids": "input_type_ids"}
 # Our outputs → the names in use, the first that is there counts, and the rank by which one without a name is known.
 OUTPUTS = {"pooled_output": (("pooled_output", "pooler_output", "default"), 2),
            "sequence_output": (("sequence_output", "last_hidden_state"), 3)}
@@ -161,10 +160,10 @@ class Interface:
 
     def __init__(self, loaded: Any, folder: str):
         found = list(functions(loaded))
-        fitting = [one for one in found if {INPUTS.get(name, name) for name, _ in one.inputs()} == set(OUR_INPUTS)]
+        fitting = [one for one in found if {INPUT_NAMES.get(name, name) for name, _ in one.inputs()} == set(INPUTS)]
         if not fitting:
             others = [f"{one.name}({', '.join(sorted({name for name, _ in one.inputs()}))})" for one in found]
-            raise TextrailError(f"a function with the inputs {', '.join(OUR_INPUTS)} in {folder}",
+            raise TextrailError(f"a function with the inputs {', '.join(INPUTS)} in {folder}",
                                 "; ".join(others) or "no function", "Take an encoder with BERT's three inputs.")
         self.folder, self.function = folder, fitting[0]
         lengths = [spec.shape[1] if spec.shape.rank == 2 else None for _, spec in self.function.inputs()]
@@ -198,7 +197,7 @@ class Interface:
                 return template
             if template.dtype == tf.bool:
                 return tf.constant(training)
-            return tf.cast(inputs[INPUTS[_name(template, key)]], template.dtype)
+            return tf.cast(inputs[INPUT_NAMES[_name(template, key)]], template.dtype)
 
         args, kwargs = filled(self._arguments(training))
         return self._named(self.function.call(*args, **kwargs))

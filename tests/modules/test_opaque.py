@@ -8,15 +8,15 @@ import pytest
 import tensorflow as tf
 
 from components.encoder_sources import import_encoder
+from modules.bert import INPUTS
 from modules.classifier import run_fn
 from modules.errors import TextrailError
-from modules.opaque import INPUTS, OpaqueConfig, OpaqueEncoder, is_opaque, write_opaque
+from modules.opaque import INPUT_NAMES, OpaqueConfig, OpaqueEncoder, is_opaque, write_opaque
 from modules.tokenization import Vocabulary
 from modules.training import TrainArgs
 from tests.components.transforming import COLUMN, LABEL, transform
 from tests.modules.test_classifier import MOODS, arguments, ask
 
-NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 HIDDEN, POSITIONS = 12, 32
 
 
@@ -48,7 +48,7 @@ class Convolution(tf.Module):
         return {"sequence_output": x, "pooled_output": pooled, "default": pooled}
 
 
-def write(module, folder, length: int | None = None, names=NAMES, modes=(True, False), **options) -> str:
+def write(module, folder, length: int | None = None, names=INPUTS, modes=(True, False), **options) -> str:
     spec = {name: tf.TensorSpec([None, length], tf.int32, name) for name in names}
     for training in modes:
         module.__call__.get_concrete_function(spec, training=training)
@@ -114,7 +114,7 @@ def test_without_fine_tuning_it_serves_while_training(encoder):
 
 
 def keras_model(keras, length: int | None = None):
-    inputs = [keras.Input([length], dtype="int32", name=name) for name in NAMES]
+    inputs = [keras.Input([length], dtype="int32", name=name) for name in INPUTS]
     x = sum(keras.layers.Embedding(300, HIDDEN)(one) for one in inputs)
     x = keras.layers.Dense(HIDDEN, name="dense")(keras.layers.Dropout(0.5)(x))
     return keras.Model(inputs, [x[:, 0], x])
@@ -134,7 +134,7 @@ def test_keras_2_and_3_write_encoders_too(tiny_encoder, tmp_path):
         assert len(opaque.trained) == 5
         outputs[name] = opaque
         answer = opaque(TEXTS)
-        expected = model([TEXTS[key] for key in NAMES])
+        expected = model([TEXTS[key] for key in INPUTS])
         np.testing.assert_allclose(answer["pooled_output"], expected[0], atol=1e-6)
         np.testing.assert_allclose(answer["sequence_output"], expected[1], atol=1e-6)
     # Keras 2 saves its training as well; Keras 3 exports what serves alone, and that still has gradients.
@@ -159,7 +159,7 @@ def test_other_names_of_the_inputs(tiny_encoder, tmp_path):
     class Renamed(Convolution):
         @tf.function
         def __call__(self, inputs, training=False):
-            return super().__call__({INPUTS[name]: value for name, value in inputs.items()}, training)
+            return super().__call__({INPUT_NAMES[name]: value for name, value in inputs.items()}, training)
 
     module = Renamed(tiny_encoder / "vocab.txt", len(Vocabulary.read(tiny_encoder).pieces))
     saved = write(module, tmp_path / "saved", names=("input_ids", "input_mask", "segment_ids"))
@@ -224,7 +224,7 @@ def test_a_signature_alone_has_nothing_to_train(convolution, tiny_encoder, tmp_p
     frozen.inner = loaded
     constants = {name: value.numpy() for name, value in (("words", loaded.words), ("kernel", loaded.kernel))}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name) for name in NAMES])
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name) for name in INPUTS])
     def serve(input_word_ids, input_mask, input_type_ids):
         x = tf.gather(constants["words"], input_word_ids) * tf.cast(input_mask, tf.float32)[:, :, None]
         return {"sequence_output": tf.nn.conv1d(x, constants["kernel"], 1, "SAME")}
