@@ -79,8 +79,8 @@ class Data(Section):
     label: str = Field("label", description="Column or feature with the class name.")
     label_names: dict[str, str] = Field(
         default_factory=dict, description="Label in the data → class name, where labels are numbers or codes: "
-        "`{0: negative, 1: positive}`. A class's own name stays, any other label makes a row that cannot be "
-        "used; empty takes labels as they are.")
+        "`{0: negative, 1: positive}`. A class's own name stays, so it may not be the label of another class; any "
+        "other label makes a row that cannot be used; empty takes labels as they are.")
     delimiter: Literal["auto", ",", ";", "tab"] = Field(
         "auto", description="`csv`: what separates columns; `auto` takes tab for `.tsv` and comma otherwise.")
     quoting: Literal["standard", "none"] = Field(
@@ -99,6 +99,14 @@ class Data(Section):
         "empty keeps the official train, validation and test.")
     schema_file: str | None = Field(
         None, description="Curated schema (TFX `schema.pbtxt`); none infers one from the training split.")
+
+    @field_validator("label_names")
+    @classmethod
+    def _name_no_label_of_another_class(cls, names: dict[str, str]) -> dict[str, str]:
+        # Rows that were converted have their classes' names: {0: "1", 1: "2"} would name them a second time.
+        if twice := [name for name in names.values() if names.get(name, name) != name]:
+            raise ValueError(f"names of classes that are not labels of others, received {twice[0]!r} as both")
+        return names
 
     @model_validator(mode="after")
     def _source_has_what_it_reads(self) -> Data:

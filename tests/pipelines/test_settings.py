@@ -54,6 +54,16 @@ def test_overrides_are_yaml_and_make_the_mappings_on_their_way(run_file, tmp_pat
     assert loaded.evaluation.thresholds["recall/neg"].min == 0.5
 
 
+def test_a_label_is_not_named_twice(run_file):
+    """`textrail convert` writes names of classes, which the same settings read again."""
+    names = "data.label_names={0: '1', 1: '2'}"
+    assert problems(run_file, GOOD, names) == [
+        "data.label_names (--set): expected names of classes that are not labels of others; received '1' as both."]
+    run_file.write_text(GOOD)
+    assert settings.load(str(run_file), ["data.label_names={0: neg, 1: pos, pos: pos, '2': pos}"]).data.label_names == {
+        "0": "neg", "1": "pos", "pos": "pos", "2": "pos"}
+
+
 def test_all_problems_of_a_file_come_together(run_file):
     assert problems(run_file, """\
 epochs: 3
