@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import io
 import zlib
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 from components import files
 from components.rows import NUL, BadRow, Piece, Row, checked_row, wanted
-from components.split_files import GZIP_FACTOR, find_split_files
+from components.split_files import GZIP_FACTOR, find_split_files, split_fingerprint
 from modules.errors import TextrailError
 
 MAX_FIELD = 16 << 20   # Characters. A field beyond this is a quote nobody closed, and must not fill the memory.
@@ -48,10 +47,7 @@ class CsvSource:
         Raises:
             TextrailError: no file matches, or one belongs to two splits.
         """
-        digest = hashlib.sha256()
-        for split, file in find_split_files(self._path):
-            digest.update(f"{split} {file.path} {files.content_hash(file)}\n".encode())
-        return digest.hexdigest()
+        return split_fingerprint(self._path)
 
     def pieces(self) -> list[Piece]:
         """One piece a file.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from components import files
 from components.rows import NUL, BadRow, Piece, Row, checked_row, wanted
-from components.split_files import GZIP_FACTOR, find_split_files
+from components.split_files import GZIP_FACTOR, find_split_files, split_fingerprint
 from components.tfrecord_folder import FIX, MANIFEST, manifest_of, read_shards
 from components.tfrecords import Record, is_compressed, read_records
 from modules.errors import TextrailError
@@ -52,10 +52,7 @@ class TfrecordSource:
         manifest = self._manifest()
         if manifest:
             return read_shards(manifest)[1]
-        digest = hashlib.sha256()
-        for split, file in find_split_files(self._path):
-            digest.update(f"{split} {file.path} {files.content_hash(file)}\n".encode())
-        return digest.hexdigest()
+        return split_fingerprint(self._path)
 
     def pieces(self) -> list[Piece]:
         """One piece a file.

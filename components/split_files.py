@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 
@@ -31,6 +32,14 @@ def find_split_files(path: str | dict[str, str]) -> list[SplitFile]:
         found += [(split, file) for file in matches]
     _check_disjoint(found)
     return found
+
+
+def split_fingerprint(path: str | dict[str, str]) -> str:
+    """Hex digest of the splits, paths and contents of the files of `data.path`; raises as `find_split_files`."""
+    digest = hashlib.sha256()
+    for split, file in find_split_files(path):
+        digest.update(f"{split} {file.path} {files.content_hash(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def _check_disjoint(found: Iterable[SplitFile]) -> None:
