@@ -13,6 +13,7 @@ import os
 from typing import Any, NamedTuple
 
 from components import files
+from components.rows import SPLITS
 from modules.errors import TextrailError
 
 MANIFEST = "manifest.json"
@@ -79,6 +80,8 @@ def read_shards(manifest: str) -> tuple[list[Shard], str]:
         if described["format"] != FORMAT:
             raise ValueError(described["format"])
         shards = [Shard(**shard) for shard in described["shards"]]
+        if wrong := [shard for shard in shards if shard.split not in SPLITS or not isinstance(shard.size, int)]:
+            raise ValueError(wrong[0])
     except (ValueError, KeyError, TypeError) as error:
         raise TextrailError(f"a manifest of textrail convert ({FORMAT!r}) in {manifest}", f"another file ({error})",
                             "Name the data files themselves in data.path.") from None

@@ -12,6 +12,7 @@ import tensorflow as tf
 from components.rows import BadRow
 from components.source_tfrecord import TfrecordSource
 from components.sources import data_fingerprint, make_source
+from components.tfrecord_folder import FORMAT
 from modules.errors import TextrailError
 
 
@@ -148,3 +149,8 @@ def test_a_folder_without_a_manifest_of_ours(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"name": "an app"}))
     with pytest.raises(TextrailError, match=r"a manifest of textrail convert .*another file \('format'\)"):
         TfrecordSource(settings(tmp_path)).fingerprint()
+    whole = {"split": "train", "file": "Split-train/x.gz", "rows": 1, "text_bytes": 1, "size": 1, "sha256": ""}
+    for wrong in ({"split": "dev"}, {"size": "1"}):
+        (tmp_path / "manifest.json").write_text(json.dumps({"format": FORMAT, "shards": [whole | wrong]}))
+        with pytest.raises(TextrailError, match=r"a manifest of textrail convert .*another file \(Shard\(split="):
+            TfrecordSource(settings(tmp_path)).pieces()
