@@ -26,6 +26,7 @@ from components.schema_gen import check_classes, class_names, read_curated
 from components.sources import make_source
 from components.splits_writer import check_no_split_is_empty, unusable
 from components.text_transform import check_positions, unknown_label, write_classes
+from components.verdict import check_thresholds
 from modules.classifier import (
     Classifier,
     layer_precision,
@@ -207,12 +208,13 @@ def _classes(sample: Sample, settings: Settings) -> list[str]:
 
 
 def _check_labels(sample: Sample, settings: Settings, classes: Sequence[str]) -> None:
-    """Says of the labels what AnomalyGate and TextTransform would."""
+    """Says of the labels what AnomalyGate, TextTransform and, after the training, Evaluator would."""
     labels = {split: Counter(row[-1].decode() for row in rows) for split, rows in sample.rows.items()}
     unknown = [name for found in labels.values() for name in found if name not in classes]
-    # A sample may have missed a class.
-    if unknown and (sample.whole or settings.data.schema_file):
-        raise unknown_label(settings.data.label, classes, unknown[0])
+    if sample.whole or settings.data.schema_file:   # A sample may have missed a class.
+        if unknown:
+            raise unknown_label(settings.data.label, classes, unknown[0])
+        check_thresholds(settings.evaluation.thresholds, classes)
     if not sample.whole:
         return
     gate = settings.gate.model_dump()

@@ -153,6 +153,15 @@ def test_labels_unknown_to_the_training_split_or_drifting_stop_it(tmp_path, ten_
         check.examine(settings.load(str(file), ["gate.accept=[label]", "model.max_length=65"]), 1)
 
 
+def test_a_threshold_on_a_class_that_is_not_there_is_told_before_the_training(tmp_path, ten_words):
+    file = str(run_file(tmp_path, ten_words))
+    with pytest.raises(TextrailError, match=r"received 'f1/yess'\. The nearest is 'f1/yes'"):
+        check.examine(settings.load(file, ["evaluation.thresholds.f1/yess.min=0.5"]), 1)
+    # Of a larger data set the class may stand among the rows that were not read.
+    (tmp_path / "train.csv").write_text(PAIRS * 100)
+    assert not check.examine(settings.load(file, ["evaluation.thresholds.f1/perhaps.min=0.5"]), 1, 500).sample.whole
+
+
 def test_a_loss_that_cannot_come_from_a_new_head_is_a_failure(tmp_path, ten_words, capfd):
     shutil.copytree(ten_words, tmp_path / "loud")
     weights = load_file(ten_words / "model.safetensors")
