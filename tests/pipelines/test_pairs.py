@@ -44,7 +44,7 @@ def project(tmp_path_factory, tiny_encoder) -> Project:
 def pushed(project) -> Project:
     done = project.call("convert", "pairs.yaml", "records", "--shard-mb", "1")
     assert done.returncode == 0, done.stderr
-    done = project.run("--set", "data.source=tfrecord", "--set", "data.path=records", "--set", "data.label_names={}")
+    done = project.run("--set", "data.source=tfrecord", "--set", "data.path=records")
     assert done.returncode == 0, done.stdout + done.stderr
     return project
 
