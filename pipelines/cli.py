@@ -69,29 +69,28 @@ def _tell_unexpected(error: Exception) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="textrail", description="From labelled text to a pushed model that answers plain strings.",
+        prog="textrail", description="From labelled texts, or pairs of texts, to a pushed model that answers plain strings.",
         epilog="Settings, key by key: docs/settings.md.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     place = argparse.ArgumentParser(add_help=False)
     place.add_argument("--workspace", metavar="DIR",
                        help="folder of all runs' state (default: $TEXTRAIL_WORKSPACE, else ./workspace)")
 
+    run = argparse.ArgumentParser(add_help=False)
+    run.add_argument("run", metavar="NAME|FILE", help="a ready-made run, or a settings file of your own")
+    run.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
+                     help="another value for a setting, as YAML; repeatable")
+
     command = commands.add_parser("list", help="ready-made runs")
     command.set_defaults(command=_list)
 
-    command = commands.add_parser("run", parents=[place], help="run a pipeline on this machine")
-    command.add_argument("run", metavar="NAME|FILE", help="a ready-made run, or a settings file of your own")
-    command.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
-                         help="another value for a setting, as YAML; repeatable")
+    command = commands.add_parser("run", parents=[run, place], help="run a pipeline on this machine")
     command.add_argument("--force", metavar="NODE", action="append", default=[],
                          help="run this component although cached; repeatable")
     command.add_argument("--fresh", action="store_true", help="run all components although cached")
     command.set_defaults(command=_run)
 
-    command = commands.add_parser("check", help="rows of a run's data through its steps, before a long run")
-    command.add_argument("run", metavar="NAME|FILE", help="a ready-made run, or a settings file of your own")
-    command.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
-                         help="another value for a setting, as YAML; repeatable")
+    command = commands.add_parser("check", parents=[run], help="rows of a run's data through its steps, before a long run")
     command.add_argument("--rows", metavar="N", type=int, default=10, help="rows to show (default: 10)")
     command.add_argument("--plots", metavar="DIR", help="also write learning_rate.png and lengths.png there")
     command.set_defaults(command=_check)
@@ -148,7 +147,6 @@ def _add_encoder_commands(commands: Any, place: argparse.ArgumentParser) -> None
     command = commands.add_parser("show", parents=[source], help="architecture, parameters, vocabulary, hash")
     command.add_argument("--summary", action="store_true", help="also each tensor's name, shape and parameters")
     command.set_defaults(command=_encoder_show)
-
 
     command = commands.add_parser("export", parents=[place], help="a run's model in a layout that other tools load")
     command.add_argument("run", metavar="RUN")
