@@ -69,7 +69,8 @@ def _tell_unexpected(error: Exception) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="textrail", description="From labelled texts, or pairs of texts, to a pushed model that answers plain strings.",
+        prog="textrail",
+        description="From labelled texts, or pairs of texts, to a pushed model that answers plain strings.",
         epilog="Settings, key by key: docs/settings.md.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     place = argparse.ArgumentParser(add_help=False)
@@ -90,7 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--fresh", action="store_true", help="run all components although cached")
     command.set_defaults(command=_run)
 
-    command = commands.add_parser("check", parents=[run], help="rows of a run's data through its steps, before a long run")
+    command = commands.add_parser("check", parents=[run],
+                                  help="rows of a run's data through its steps, before a long run")
     command.add_argument("--rows", metavar="N", type=int, default=10, help="rows to show (default: 10)")
     command.add_argument("--plots", metavar="DIR", help="also write learning_rate.png and lengths.png there")
     command.set_defaults(command=_check)
