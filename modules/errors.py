@@ -17,7 +17,9 @@ class TextrailError(Exception):
 
     def __init__(self, expected: str, received: str, fix: str):
         self.expected, self.received, self.fix = expected, received, fix
-        super().__init__(f"expected {expected}; received {received}. {fix}")
+        # What others said has a full stop of its own; a table ends its last line.
+        end = {".": " ", "\n": ""}.get(received[-1:], ". ")
+        super().__init__(f"expected {expected}; received {received}{end}{fix}")
 
     def __reduce__(self):
         # Beam carries exceptions between processes by pickling them, which needs the three parts back.
