@@ -19,12 +19,14 @@ class Layout(NamedTuple):
 
     Attributes:
         name: key of `modules.layouts.READERS`.
+        whole: whether configuration and vocabulary are always there, so that nothing stands in for them.
         sign: pattern of a file that is there where the layout is.
         weights: patterns of the large files.
         others: patterns of the small files that are read beside them.
     """
 
     name: str
+    whole: bool
     sign: str
     weights: tuple[str, ...]
     others: tuple[str, ...]
@@ -37,16 +39,16 @@ class Layout(NamedTuple):
 
 # The first whose sign is there counts.
 LAYOUTS = (
-    Layout("huggingface", "model*.safetensors", ("model.safetensors", "model-?????-of-?????.safetensors"),
+    Layout("huggingface", True, "model*.safetensors", ("model.safetensors", "model-?????-of-?????.safetensors"),
            ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json")),
-    Layout("textrail", "assets.extra/textrail.json", ("variables/variables.data-?????-of-?????",),
+    Layout("textrail", True, "assets.extra/textrail.json", ("variables/variables.data-?????-of-?????",),
            ("variables/variables.index", "assets.extra/textrail.json", "assets.extra/encoder/*")),
-    Layout("saved_model", "saved_model.pb", ("variables/variables.data-?????-of-?????",),
+    Layout("saved_model", False, "saved_model.pb", ("variables/variables.data-?????-of-?????",),
            ("saved_model.pb", "variables/variables.index", "assets/*", "assets.extra/encoder/*", "bert_config.json",
-            "config.json", "vocab.txt", "tokenizer_config.json")),
-    Layout("checkpoint", "*.index", ("*.data-?????-of-?????",),
+            "config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json")),
+    Layout("checkpoint", False, "*.index", ("*.data-?????-of-?????",),
            ("*.index", "checkpoint", "bert_config.json", "config.json", "params.yaml", "vocab.txt",
-            "tokenizer_config.json")),
+            "tokenizer.json", "tokenizer_config.json")),
 )
 
 
@@ -65,7 +67,8 @@ def layout_among(names: Iterable[str], where: str | Path) -> Layout:
     """
     names = sorted(names)
     for layout in LAYOUTS:
-        if any(fnmatch(name, layout.sign) for name in names):
+        depth = layout.sign.count("/")   # fnmatch's * does not stop at a slash
+        if any(name.count("/") == depth and fnmatch(name, layout.sign) for name in names):
             return layout
     found = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     raise TextrailError(

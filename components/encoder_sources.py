@@ -47,6 +47,9 @@ def import_encoder(source: str, target: str, sha256: str = "", lower_case: bool 
         from modules.saved_models import vocabulary_of
 
         folder, layout = _verified(source, sha256)
+        if config:
+            raise TextrailError("no encoder.config with encoder.opaque=true, which takes a SavedModel as it is", config,
+                                "Leave one of them out.")
         if layout.name != "saved_model":
             raise TextrailError("encoder.source to be a SavedModel, for encoder.opaque=true",
                                 f"{folder} in the layout {layout.name}", "Set encoder.opaque=false.")
@@ -76,6 +79,10 @@ def read_encoder(source: str, sha256: str = "", lower_case: bool | None = None, 
     from modules.layouts import READERS
 
     folder, layout = _verified(source, sha256)
+    if layout.whole and (config or preprocessing):
+        raise TextrailError(f"no encoder.config and no encoder.preprocessing for {folder}, which has its own files",
+                            config or preprocessing, "Leave them out, or set encoder.source to a checkpoint or a "
+                            "SavedModel that lacks them.")
     checkpoint = READERS[layout.name](folder, _hints(lower_case, config, preprocessing))
     checkpoint.check(folder)
     return checkpoint

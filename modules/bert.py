@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from modules.errors import TextrailError
+from modules.json_files import read_object
 from modules.transformer import ACTIVATIONS, AddNorm, Block, Dropout, Linear, RandomBytes, additive_mask
 
 Pooling = Literal["cls", "mean"]
@@ -41,10 +43,10 @@ class BertConfig:
             if least is None:
                 continue
             number = isinstance(value, int) or (field.type == "float" and isinstance(value, float))
-            if not number or isinstance(value, bool) or value < least:
+            if not number or isinstance(value, bool) or not least <= value < math.inf:   # JSON may hold NaN
                 raise TextrailError(f"{field.name} in config.json to be {field.type} and at least {least}", repr(value),
                                     "Take the config.json that belongs to the weights.")
-        if self.hidden_act not in ACTIVATIONS:
+        if str(self.hidden_act) not in ACTIVATIONS:
             raise TextrailError(f"hidden_act in config.json to be one of {', '.join(ACTIVATIONS)}",
                                 repr(self.hidden_act), "Take an encoder with one of these activations.")
         if self.hidden_size % self.num_attention_heads:
@@ -65,13 +67,7 @@ class BertConfig:
         Raises:
             TextrailError: the file is missing or no JSON, a key is missing or wrong, or it describes another model.
         """
-        try:
-            with tf.io.gfile.GFile(str(path), "rb") as file:
-                values = json.loads(file.read().decode("utf-8"))
-        except (tf.errors.OpError, ValueError) as error:
-            raise TextrailError(f"a JSON file at {path}", str(error), "Give a folder in HuggingFace's BERT layout.") \
-                from error
-        return cls.from_values(values, path)
+        return cls.from_values(read_object(path), path)
 
     @classmethod
     def from_values(cls, values: dict[str, Any], path: str | Path) -> BertConfig:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import tensorflow as tf
 
 from modules.bert import BertConfig, Pooling
 from modules.errors import TextrailError
+from modules.json_files import read_object
 from modules.tokenization import Vocabulary, split_vocabulary
 from modules.weights import (
     CONFIG,
@@ -26,6 +26,9 @@ from modules.weights import (
 )
 
 FAST_TOKENIZER = "tokenizer.json"
+# HuggingFace's classes that split texts as BERT does; the last two run whatever tokenizer.json says.
+TOKENIZERS = ("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast",
+              "PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +118,7 @@ def read_huggingface(folder: str | Path, hints: Hints) -> Checkpoint:
     Raises:
         TextrailError: a file is missing or wrong.
     """
-    values = _json(f"{folder}/{CONFIG}")
+    values = read_object(f"{folder}/{CONFIG}")
     tensors = read_tensors(folder)
     heads = {pooling: _taken(tensors, prefix) for pooling, prefix in HEADS.items()}
     pooling = next((pooling for pooling, head in heads.items() if _is_classifier(values, head)), None)
@@ -126,22 +129,59 @@ def read_huggingface(folder: str | Path, hints: Hints) -> Checkpoint:
 
 def _vocabulary(folder: str | Path, lower_case: bool | None) -> Vocabulary:
     """The wordpieces, and the case that is given, or that the files say; HuggingFace's default is to lower-case."""
-    has_file = {name: tf.io.gfile.exists(f"{folder}/{name}") for name in (VOCABULARY, TOKENIZER, FAST_TOKENIZER)}
-    flag = _json(f"{folder}/{TOKENIZER}").get("do_lower_case") if has_file[TOKENIZER] else None
-    if has_file[VOCABULARY] or not has_file[FAST_TOKENIZER]:
-        pieces = read_pieces(f"{folder}/{VOCABULARY}")
-    else:
-        tokenizer = _json(f"{folder}/{FAST_TOKENIZER}")
-        model, normalizer = tokenizer.get("model") or {}, tokenizer.get("normalizer") or {}
-        ids = model.get("vocab") if model.get("type") == "WordPiece" else None
-        if normalizer.get("type") != "BertNormalizer" or not ids or sorted(ids.values()) != list(range(len(ids))):
-            raise TextrailError(f"BERT's tokenizer in {folder}/{FAST_TOKENIZER}: wordpieces with the ids 0, 1, … and a "
-                                "BertNormalizer", f"{model.get('type')} and {normalizer.get('type')}",
-                                f"Take the encoder's {VOCABULARY}.")
-        pieces = tuple(sorted(ids, key=ids.__getitem__))
-        flag = normalizer.get("lowercase") if flag is None else flag
-    chosen = next((value for value in (lower_case, flag) if value is not None), True)
-    return Vocabulary(pieces, chosen)
+    lower_case = case_of(folder, lower_case)
+    alone = not tf.io.gfile.exists(f"{folder}/{VOCABULARY}") and tf.io.gfile.exists(f"{folder}/{FAST_TOKENIZER}")
+    pieces = _fast_pieces(f"{folder}/{FAST_TOKENIZER}") if alone else read_pieces(f"{folder}/{VOCABULARY}")
+    return Vocabulary(pieces, True if lower_case is None else lower_case)
+
+
+def _fast_pieces(path: str) -> tuple[str, ...]:
+    """The wordpieces in a `tokenizer.json`."""
+    tokenizer = read_object(path)
+    model, normalizer = _part(tokenizer, "model"), _part(tokenizer, "normalizer")
+    ids = _part(model, "vocab") if model.get("type") == "WordPiece" else {}
+    in_order = all(isinstance(i, int) for i in ids.values()) and sorted(ids.values()) == list(range(len(ids)))
+    if normalizer.get("type") != "BertNormalizer" or not ids or not in_order:
+        raise TextrailError(f"BERT's tokenizer in {path}: wordpieces with the ids 0, 1, … and a BertNormalizer",
+                            f"{model.get('type')} and {normalizer.get('type')}", f"Take the encoder's {VOCABULARY}.")
+    return tuple(sorted(ids, key=ids.__getitem__))
+
+
+def case_of(folder: str | Path, lower_case: bool | None) -> bool | None:
+    """Whether a tokenizer lower-cases texts, and a look at whatever else its files say that decides on ids.
+
+    Args:
+        folder: where `tokenizer_config.json` and `tokenizer.json` may lie; what the first says comes first.
+        lower_case: the case that is given; none follows the files.
+
+    Returns:
+        The case, none where nobody says it.
+
+    Raises:
+        TextrailError: the tokenizer splits texts otherwise than BERT's.
+    """
+    config, fast = (read_object(f"{folder}/{name}") if tf.io.gfile.exists(f"{folder}/{name}") else {}
+                    for name in (TOKENIZER, FAST_TOKENIZER))
+    normalizer = _part(fast, "normalizer")
+    said = {ours: next((value for value in (config.get(ours), normalizer.get(fasts)) if value is not None), None)
+            for ours, fasts in (("do_lower_case", "lowercase"), ("strip_accents", "strip_accents"),
+                                ("tokenize_chinese_chars", "handle_chinese_chars"), ("do_basic_tokenize", ""),
+                                ("tokenizer_class", ""))}
+    case = said["do_lower_case"] if lower_case is None else lower_case
+    known = {"do_lower_case": (True, False), "strip_accents": (case is None or case,),
+             "tokenize_chinese_chars": (True,), "do_basic_tokenize": (True,), "tokenizer_class": TOKENIZERS}
+    for key, values in known.items():
+        if said[key] is not None and said[key] not in values:
+            raise TextrailError(f"{key} in {folder}/{TOKENIZER} or {FAST_TOKENIZER} to be "
+                                f"{' or '.join(map(str, values))}, as of BERT's tokenizer", repr(said[key]),
+                                "Its ids would be others here: take an encoder with BERT's tokenizer.")
+    return None if case is None else bool(case)
+
+
+def _part(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """An object inside another one, empty where there is none."""
+    value = values.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _taken(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -160,15 +200,8 @@ def _is_classifier(values: Mapping[str, Any], head: Mapping[str, np.ndarray]) ->
 
 def _labels(values: Mapping[str, Any], head: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     """The classes' names; HuggingFace leaves out those that it made up."""
-    names = values.get("id2label") or {}
+    names = _part(values, "id2label")
     return tuple(str(names.get(str(row), f"LABEL_{row}")) for row in range(len(head.get("classifier.weight", ()))))
-
-
-def _json(path: str | Path) -> dict[str, Any]:
-    try:
-        return json.loads(_bytes(path))
-    except (tf.errors.OpError, ValueError) as error:
-        raise TextrailError(f"JSON in {path}", f"something else ({error})", "Fetch the encoder again.") from error
 
 
 def read_pieces(path: str | Path) -> tuple[str, ...]:
@@ -178,12 +211,8 @@ def read_pieces(path: str | Path) -> tuple[str, ...]:
         TextrailError: there is no such file, or it is not UTF-8.
     """
     try:
-        return tuple(split_vocabulary(_bytes(path).decode("utf-8")))
+        with tf.io.gfile.GFile(str(path), "rb") as file:
+            return tuple(split_vocabulary(file.read().decode("utf-8")))
     except (tf.errors.OpError, ValueError) as error:
         raise TextrailError(f"a wordpiece a line in {path}", f"something else ({error})",
                             "Fetch the encoder again.") from error
-
-
-def _bytes(path: str | Path) -> bytes:
-    with tf.io.gfile.GFile(str(path), "rb") as file:
-        return file.read()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +11,7 @@ import tensorflow as tf
 from modules.bert import Bert
 from modules.checkpoints import Checkpoint, Hints
 from modules.errors import TextrailError
+from modules.json_files import read_object
 from modules.manifest import DESCRIPTION, MANIFEST
 from modules.tokenization import Vocabulary
 from modules.transformer import Linear
@@ -40,8 +39,7 @@ def read_export(folder: str | Path, hints: Hints = Hints()) -> Checkpoint:  # no
         raise TextrailError(f"an exported model that describes its encoder in {description}", "none there",
                             "It was made by an older version, or its encoder is a SavedModel taken as it is; train it "
                             "again, with encoder.opaque=false.")
-    with tf.io.gfile.GFile(f"{folder}/{MANIFEST}", "r") as file:
-        manifest: dict[str, Any] = json.loads(file.read())
+    manifest = read_object(f"{folder}/{MANIFEST}")
     vocabulary = Vocabulary.read(description)
     if hints.lower_case is not None:
         vocabulary = Vocabulary(vocabulary.pieces, hints.lower_case)

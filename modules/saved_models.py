@@ -6,7 +6,6 @@ constants and operations in it. The encoder that comes of it is compared with th
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,12 +18,12 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from modules.bert import INPUTS, Bert, BertConfig
-from modules.checkpoints import Checkpoint, Hints, read_pieces
+from modules.checkpoints import Checkpoint, Hints, case_of, read_pieces
 from modules.errors import TextrailError
 from modules.manifest import DESCRIPTION
 from modules.tensorflow_files import Variables, check_heads, has_no_capitals, read_config, read_variables
 from modules.tokenization import SPECIALS, Vocabulary
-from modules.weights import TOKENIZER, VOCABULARY, assign
+from modules.weights import VOCABULARY, assign
 
 GRAPH, VARIABLES = "saved_model.pb", "variables/variables"
 TANH_GELU = 0.044715   # the constant in gelu's tanh approximation
@@ -224,7 +223,7 @@ def vocabulary_at(path: Path, lower_case: bool | None) -> Vocabulary:
     if path.is_file():
         return _of_file(path, lower_case)
     if (path / VOCABULARY).is_file() or not (path / GRAPH).is_file():
-        return _of_file(path / VOCABULARY, _flag(path) if lower_case is None else lower_case)
+        return _of_file(path / VOCABULARY, case_of(path, lower_case))
     graph = read_graph(path)
     asset = _asset(path, graph)
     if asset is None:
@@ -236,19 +235,6 @@ def vocabulary_at(path: Path, lower_case: bool | None) -> Vocabulary:
     if lower_case is None and any(name.startswith("WordpieceTokenize") for name in operations):
         lower_case = "CaseFoldUTF8" in operations   # how tf_text's BertTokenizer lower-cases
     return _of_file(asset, lower_case)
-
-
-def _flag(folder: Path) -> bool | None:
-    """What a `tokenizer_config.json` says of the case, none where there is none.
-
-    Raises:
-        TextrailError: it is no JSON.
-    """
-    path = folder / TOKENIZER
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get("do_lower_case") if path.is_file() else None
-    except ValueError as error:
-        raise TextrailError(f"JSON in {path}", f"something else ({error})", "Fetch the encoder again.") from error
 
 
 def _of_file(path: Path, lower_case: bool | None) -> Vocabulary:

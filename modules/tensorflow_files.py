@@ -6,7 +6,6 @@ norms: it is 1e-12 in the code of both. What both call "gelu" is its tanh approx
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 from modules.bert import BertConfig
 from modules.checkpoints import Hints
 from modules.errors import TextrailError
+from modules.json_files import read_object
 from modules.weights import CONFIG
 
 BERT_CONFIG, PARAMS = "bert_config.json", "params.yaml"
@@ -210,9 +210,9 @@ def read_config(folder: Path, hints: Hints) -> BertConfig | None:
     if path is None:
         return None
     try:
-        text = path.read_text(encoding="utf-8")
-        values = _model_garden(yaml.safe_load(text)) if path.suffix in (".yaml", ".yml") else json.loads(text)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        is_yaml = path.suffix in (".yaml", ".yml")
+        values = _model_garden(yaml.safe_load(path.read_text(encoding="utf-8"))) if is_yaml else read_object(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise TextrailError(f"the configuration of a BERT in {path}", f"{type(error).__name__}: {error}",
                             "Take the file that belongs to the weights.") from error
     if "model_type" in values:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ import tensorflow as tf
 
 from modules.bert import Bert, BertConfig, Pooling
 from modules.errors import TextrailError
+from modules.json_files import read_object
 from modules.tokenization import Vocabulary, split_vocabulary
 from modules.transformer import AddNorm, Linear
 
@@ -235,10 +235,10 @@ def read_tensors(folder: str | Path) -> dict[str, np.ndarray]:
         ids are left out.
 
     Raises:
-        TextrailError: a file is missing or damaged, or there is a pickle alone.
+        TextrailError: a file is missing or damaged, a tensor is there twice, or there is a pickle alone.
     """
     if tf.io.gfile.exists(f"{folder}/{SHARDS}"):
-        files = sorted(set(json.loads(_read(folder, SHARDS))["weight_map"].values()))
+        files = _shards(folder)
     elif not tf.io.gfile.exists(f"{folder}/{WEIGHTS}") and tf.io.gfile.exists(f"{folder}/pytorch_model.bin"):
         raise TextrailError(
             f"{WEIGHTS} in {folder}", "pytorch_model.bin alone, a pickle: reading one runs whatever code is in it",
@@ -251,8 +251,21 @@ def read_tensors(folder: str | Path) -> dict[str, np.ndarray]:
         if not name.startswith(PRETRAINING_HEADS) and name != "embeddings.position_ids":
             # The first BERTs were converted from TensorFlow, where a norm's weight and bias have these names.
             name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+            if name in named:
+                raise TextrailError(f"one tensor for {name} in {folder}", "two, with and without a prefix or under an "
+                                    "old name of it", "Save the encoder alone.")
             named[name] = tensor
     return named
+
+
+def _shards(folder: str | Path) -> list[str]:
+    """The names of the files that the index lists."""
+    places = read_object(f"{folder}/{SHARDS}").get("weight_map")
+    files = set(map(str, places.values())) if isinstance(places, dict) else set()
+    if not files or any("/" in file for file in files):
+        raise TextrailError(f"weight_map in {folder}/{SHARDS}: tensors and the files beside it that they are in",
+                            ", ".join(sorted(files)) or "none", "Fetch it again.")
+    return sorted(files)
 
 
 def _tensors(folder: str | Path, file: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -113,7 +113,7 @@ def new_folder(folder: str) -> Iterator[Path]:
     Raises:
         TextrailError: the folder has files.
     """
-    target = Path(folder).expanduser().absolute()
+    target = Path(folder).expanduser().resolve()   # what a link names is replaced, not the link
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise TextrailError(f"a new or an empty folder at {folder}", "one with files" if target.is_dir() else "a file",
                             "Name another one, or remove it.")

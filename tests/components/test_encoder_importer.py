@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from components.encoder_importer import import_encoder
+from components.encoder_layouts import layout_among
 from components.encoder_sources import encoder_fingerprint
 from modules.errors import TextrailError
 from modules.tokenization import Vocabulary
@@ -200,3 +201,55 @@ def test_a_tokenizer_json_alone_has_vocabulary_and_case(source, tmp_path):
     (source / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(TextrailError, match=r"received BPE and BertNormalizer\. Take the encoder's vocab\.txt"):
         import_encoder(str(source), str(tmp_path / "target"))
+
+
+def test_the_case_in_tokenizer_json_counts_where_nothing_else_says_it(source, tmp_path):
+    (source / "tokenizer_config.json").write_text("{}")
+    (source / "tokenizer.json").write_text(json.dumps({"normalizer": {"type": "BertNormalizer", "lowercase": False}}))
+    import_encoder(str(source), str(tmp_path / "target"))
+    assert Vocabulary.read(tmp_path / "target").lower_case is False
+    (source / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    import_encoder(str(source), str(tmp_path / "target"))
+    assert Vocabulary.read(tmp_path / "target").lower_case is True
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("strip_accents", False), ("tokenize_chinese_chars", False), ("do_basic_tokenize", False),
+    ("do_lower_case", "false"), ("tokenizer_class", "BertJapaneseTokenizer")])
+def test_a_tokenizer_that_makes_other_ids_is_refused(source, tmp_path, key, value):
+    (source / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, key: value}))
+    with pytest.raises(TextrailError, match=f"expected {key} in .* as of BERT's tokenizer; received {value!r}"):
+        import_encoder(str(source), str(tmp_path / "target"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json",
+                                  "model.safetensors.index.json"])
+def test_json_that_is_none_or_no_object_is_named(source, tmp_path, name):
+    for text, said in (("{", "a JSON file at"), ("[]", "a JSON object in")):
+        (source / name).write_text(text)
+        with pytest.raises(TextrailError, match=rf"expected {said} .*/{name}; received"):
+            import_encoder(str(source), str(tmp_path / "target"))
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": []}, {"weight_map": {"x": "../model.safetensors"}}])
+def test_an_index_names_files_beside_it(source, tmp_path, index):
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(TextrailError, match=r"expected weight_map in .*/model\.safetensors\.index\.json"):
+        import_encoder(str(source), str(tmp_path / "target"))
+
+
+def test_what_would_count_for_nothing_is_refused(source, tmp_path):
+    for hint in ("config", "preprocessing"):
+        with pytest.raises(TextrailError, match=r"which has its own files; received mine\.txt"):
+            import_encoder(str(source), str(tmp_path / "target"), **{hint: "mine.txt"})
+    with pytest.raises(TextrailError, match=r"no encoder\.config with encoder\.opaque=true"):
+        import_encoder(str(source), str(tmp_path / "target"), config="mine.json", opaque=True)
+
+
+def test_only_files_at_their_place_tell_a_layout():
+    names = ["config.json", "pytorch_model.bin", "vocab.txt", "saved_model/1/saved_model.pb",
+             "saved_model/1/variables/variables.index", "model/x.safetensors"]
+    with pytest.raises(TextrailError, match="would run code"):
+        layout_among(names, "hf://owner/name")
+    assert layout_among([*names, "model.safetensors"], "hf://owner/name").name == "huggingface"
+    assert layout_among(["assets.extra/textrail.json", "saved_model.pb"], "here").name == "textrail"

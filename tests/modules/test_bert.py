@@ -203,6 +203,8 @@ def test_inputs_longer_than_the_positions_are_an_error():
     ("hidden_act", "swish", "hidden_act in config.json to be one of gelu, gelu_new, .*received 'swish'"),
     ("hidden_size", 15, "a multiple of num_attention_heads; received 15 and 2"),
     ("num_hidden_layers", 0, "num_hidden_layers in config.json to be int and at least 1; received 0"),
+    ("hidden_act", ["gelu"], r"hidden_act in config.json to be one of .*received \['gelu'\]"),
+    ("layer_norm_eps", float("nan"), "layer_norm_eps in config.json to be float and at least 0.0; received nan"),
     ("layer_norm_eps", "small", "layer_norm_eps in config.json to be float and at least 0.0; received 'small'"),
     ("position_embedding_type", "relative_key", "position_embedding_type 'absolute'.*received 'relative_key'"),
     ("model_type", "roberta", "model_type 'bert'.*received 'roberta'"),

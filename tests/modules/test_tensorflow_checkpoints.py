@@ -150,6 +150,17 @@ def test_missing_files_are_named(model, tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "text"), [("bert_config.json", "[]"), ("tokenizer_config.json", "[]"),
+                                            ("params.yaml", "task: {model: {encoder: bert}}")])
+def test_files_of_another_form_are_named(model, tmp_path, name, text):
+    garden.write_tf1(model, tmp_path, WORDS)
+    if name == "params.yaml":
+        (tmp_path / "bert_config.json").unlink()
+    (tmp_path / name).write_text(text)
+    with pytest.raises(TextrailError, match=rf"expected .*{name}; received"):
+        read(tmp_path)
+
+
 def test_a_cased_release_keeps_case_from_its_vocabulary_to_token_ids(tmp_path):
     model = garden.functional(CASED)
     garden.write_tf1(model, tmp_path / "cased", CASED)

@@ -62,6 +62,13 @@ def test_prefix_heads_position_ids_and_old_norm_names_are_understood(tiny_encode
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_tensor_that_is_there_twice_is_refused(tiny_encoder, tmp_path):
+    name = "pooler.dense.bias"
+    folder = changed(tiny_encoder, tmp_path / "twice", lambda tensors: tensors | {f"bert.{name}": tensors[name] + 1})
+    with pytest.raises(TextrailError, match=rf"expected one tensor for {name} in .*; received two"):
+        load_encoder(folder)
+
+
 def test_half_precision_weights_become_float32(tiny_encoder, tmp_path):
     folder = changed(tiny_encoder, tmp_path / "half", lambda tensors: {
         name: tensor.astype("float16") for name, tensor in tensors.items()})

@@ -31,6 +31,13 @@ def test_import_writes_a_new_folder_or_nothing(source, tmp_path, capfd):
     assert json.loads((tmp_path / "cased/tokenizer_config.json").read_text())["do_lower_case"] is False
 
 
+def test_what_a_link_names_is_written(source, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    assert cli.main(["encoder", "import", str(source), str(tmp_path / "link")]) == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "model.safetensors").is_file()
+
+
 def test_show(source, capfd):
     assert cli.main(["encoder", "show", str(source)]) == 0
     said = dict(line.split("  ", 1) for line in capfd.readouterr().out.splitlines() if "  " in line)
