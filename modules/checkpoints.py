@@ -124,11 +124,22 @@ def read_huggingface(folder: str | Path, hints: Hints) -> Checkpoint:
     pooling = next((pooling for pooling, head in heads.items() if _is_classifier(values, head)), None)
     head = heads[pooling] if pooling else {}
     return Checkpoint("HuggingFace", BertConfig.from_values(values, f"{folder}/{CONFIG}"), tensors,
-                      _vocabulary(folder, hints.lower_case), head, _labels(values, head), pooling)
+                      read_vocabulary(folder, hints.lower_case), head, _labels(values, head), pooling)
 
 
-def _vocabulary(folder: str | Path, lower_case: bool | None) -> Vocabulary:
-    """The wordpieces, and the case that is given, or that the files say; HuggingFace's default is to lower-case."""
+def read_vocabulary(folder: str | Path, lower_case: bool | None) -> Vocabulary:
+    """Reads a vocabulary in HuggingFace's layout.
+
+    Args:
+        folder: where `vocab.txt` or `tokenizer.json` lies.
+        lower_case: the case; none follows the files, and what HuggingFace does where they say nothing: lower-case.
+
+    Returns:
+        The vocabulary.
+
+    Raises:
+        TextrailError: a file is missing or wrong, or see `case_of`.
+    """
     lower_case = case_of(folder, lower_case)
     alone = not tf.io.gfile.exists(f"{folder}/{VOCABULARY}") and tf.io.gfile.exists(f"{folder}/{FAST_TOKENIZER}")
     pieces = _fast_pieces(f"{folder}/{FAST_TOKENIZER}") if alone else read_pieces(f"{folder}/{VOCABULARY}")

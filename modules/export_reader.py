@@ -9,13 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from modules.bert import Bert
-from modules.checkpoints import Checkpoint, Hints
+from modules.checkpoints import Checkpoint, Hints, read_vocabulary
 from modules.errors import TextrailError
 from modules.json_files import read_object
 from modules.manifest import DESCRIPTION, MANIFEST
-from modules.tokenization import Vocabulary
 from modules.transformer import Linear
-from modules.weights import encoder_tensors, load_config
+from modules.weights import HEADS, encoder_tensors, load_config
 
 VARIABLES = "variables/variables"
 CHECKPOINT = tf.train.Checkpoint
@@ -40,16 +39,18 @@ def read_export(folder: str | Path, hints: Hints = Hints()) -> Checkpoint:  # no
                             "It was made by an older version, or its encoder is a SavedModel taken as it is; train it "
                             "again, with encoder.opaque=false.")
     manifest = read_object(f"{folder}/{MANIFEST}")
-    vocabulary = Vocabulary.read(description)
-    if hints.lower_case is not None:
-        vocabulary = Vocabulary(vocabulary.pieces, hints.lower_case)
-    config, classes, prefix = load_config(description), manifest["classes"], f"{folder}/{VARIABLES}"
+    if not manifest.get("classes") or manifest.get("pooling") not in HEADS:
+        raise TextrailError(f"classes and pooling in {folder}/{MANIFEST}",
+                            f"{manifest.get('classes')} and {manifest.get('pooling')}",
+                            "The model is damaged: take another version, or train it again.")
+    vocabulary, config = read_vocabulary(description, hints.lower_case), load_config(description)
+    classes, prefix = manifest["classes"], f"{folder}/{VARIABLES}"
     try:
         with_pooler = any("/pooler/" in name for name, _ in tf.train.list_variables(prefix))
         bert = Bert(config, with_pooler=with_pooler, dtype="float32")
         head = Linear(config.hidden_size, len(classes), keras.initializers.Zeros(), dtype="float32")
         _restore(bert, head, prefix)
-    except (tf.errors.OpError, ValueError, AssertionError) as error:
+    except (tf.errors.OpError, LookupError, ValueError, AssertionError) as error:
         raise TextrailError(f"the variables of a classifier in {prefix}.*", str(error).splitlines()[0],
                             "The model is damaged: take another version, or train it again.") from error
     tensors = {"classifier.weight": np.asarray(head.kernel).T, "classifier.bias": np.asarray(head.bias)}

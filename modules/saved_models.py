@@ -92,12 +92,13 @@ def read_graph(folder: Path) -> Graph:
     """
     try:
         graph = saved_model_pb2.SavedModel.FromString((folder / GRAPH).read_bytes()).meta_graphs[0]
+        objects, assets = graph.object_graph_def.nodes, [asset.filename for asset in graph.asset_file_def]
+        vocab_file = next((assets[objects[child.node_id].asset.asset_file_def_index]
+                           for child in (objects[0].children if objects else ()) if child.local_name == "vocab_file"),
+                          None)
     except (OSError, DecodeError, IndexError) as error:
         raise TextrailError(f"a SavedModel in {folder}", str(error), "Fetch it again.") from error
     functions = [list(function.node_def) for function in graph.graph_def.library.function]
-    objects, assets = graph.object_graph_def.nodes, [asset.filename for asset in graph.asset_file_def]
-    vocab_file = next((assets[objects[child.node_id].asset.asset_file_def_index]
-                       for child in (objects[0].children if objects else ()) if child.local_name == "vocab_file"), None)
     return Graph([list(graph.graph_def.node), *functions], assets, vocab_file)
 
 

@@ -106,9 +106,25 @@ def test_what_cannot_be_taken_out_is_refused(made, tmp_path):
     (folder / "assets.extra" / "encoder" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(TextrailError, match="the variables of a classifier"):
         read_export(folder)
+
+
+@pytest.mark.parametrize(("name", "keep", "said"), [
+    ("variables/variables.index", 9, "the variables of a classifier"),
+    ("variables/variables.data-00000-of-00001", 99, "the variables of a classifier"),
+    ("assets.extra/textrail.json", 0, "a JSON file at .*textrail.json"),
+    ("assets.extra/encoder/tokenizer_config.json", 1, "a JSON file at .*tokenizer_config.json"),
+    ("assets.extra/encoder/vocab.txt", 0, "a vocabulary with")])
+def test_damage_is_named(made, tmp_path, name, keep, said):
     folder = shutil.copytree(made[1], tmp_path / "damaged")
-    (folder / "variables" / "variables.index").write_bytes(b"nothing")
-    with pytest.raises(TextrailError, match="the variables of a classifier"):
+    (folder / name).write_bytes((folder / name).read_bytes()[:keep])
+    with pytest.raises(TextrailError, match=f"expected {said}"):
+        read_export(folder)
+
+
+def test_a_manifest_without_classes_is_refused(made, tmp_path):
+    folder = shutil.copytree(made[1], tmp_path / "older")
+    (folder / "assets.extra/textrail.json").write_text("{}")
+    with pytest.raises(TextrailError, match=r"expected classes and pooling in .*/textrail\.json; received None and"):
         read_export(folder)
 
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_text as tf_text
 import tf_keras
+from tensorflow.core.protobuf import saved_model_pb2
 
 from modules.checkpoints import Hints
 from modules.errors import TextrailError
@@ -117,6 +118,11 @@ def test_another_architecture_is_no_bert(bare):
 
 def test_a_damaged_one_is_named(hub, tmp_path):
     shutil.copytree(hub[0], tmp_path / "encoder")
-    (tmp_path / "encoder/saved_model.pb").write_bytes(b"\xff\xff\xff")
-    with pytest.raises(TextrailError, match=r"expected a SavedModel in .*/encoder; received .* Fetch it again\."):
-        read_saved_model(tmp_path / "encoder", Hints())
+    path = tmp_path / "encoder/saved_model.pb"
+    torn = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for child in torn.meta_graphs[0].object_graph_def.nodes[0].children:
+        child.node_id = 10**6
+    for content in (b"\xff\xff\xff", b"", torn.SerializeToString()):
+        path.write_bytes(content)
+        with pytest.raises(TextrailError, match=r"expected a SavedModel in .*/encoder; received .* Fetch it again\."):
+            read_saved_model(tmp_path / "encoder", Hints())
