@@ -7,6 +7,7 @@ file runs nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import importlib.util
@@ -193,7 +194,11 @@ def write_description(folder: str | Path, config: BertConfig, vocabulary: Vocabu
 @functools.lru_cache(maxsize=4)
 def expected_shapes(config: BertConfig, with_pooler: bool) -> dict[str, tuple[int, ...]]:
     """HuggingFace's name → shape of every tensor that a configuration calls for."""
-    return {name: slot.shape for slot in slots(Bert(config, with_pooler=with_pooler)) for name in slot.names}
+    # All blocks are alike, and building one makes weights of its size.
+    one_block = Bert(dataclasses.replace(config, num_hidden_layers=1), with_pooler=with_pooler)
+    return {name.replace("encoder.layer.0.", f"encoder.layer.{block}."): slot.shape for slot in slots(one_block)
+            for name in slot.names
+            for block in range(config.num_hidden_layers if name.startswith("encoder.layer.0.") else 1)}
 
 
 def slots(bert: Bert) -> Iterator[Slot]:

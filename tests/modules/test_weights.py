@@ -7,7 +7,7 @@ from safetensors.numpy import load_file, save_file
 
 from modules.bert import BertConfig
 from modules.errors import TextrailError
-from modules.weights import load_config, load_encoder, packaged_minilm, save_encoder, sha256
+from modules.weights import expected_shapes, load_config, load_encoder, packaged_minilm, save_encoder, sha256
 
 
 def changed(tiny_encoder, folder, change):
@@ -38,6 +38,11 @@ def test_a_round_trip_keeps_names_and_bytes(tiny_encoder, tmp_path):
     assert load_config(tmp_path / "new") == config
     assert (tmp_path / "new" / "vocab.txt").read_bytes() == (tiny_encoder / "vocab.txt").read_bytes()
     assert json.loads((tmp_path / "new" / "tokenizer_config.json").read_text())["do_lower_case"] is True
+
+
+def test_a_configuration_says_the_shape_of_every_tensor(tiny_encoder):
+    tensors = load_file(tiny_encoder / "model.safetensors")
+    assert expected_shapes(load_config(tiny_encoder), True) == {name: value.shape for name, value in tensors.items()}
 
 
 def test_kernels_are_transposed_and_query_key_value_lie_side_by_side(tiny_encoder):
