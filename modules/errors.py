@@ -24,3 +24,9 @@ class TextrailError(Exception):
     def __reduce__(self):
         # Beam carries exceptions between processes by pickling them, which needs the three parts back.
         return type(self), (self.expected, self.received, self.fix)
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether someone ended the process, by Ctrl-C or SIGTERM; Beam makes a RuntimeError of that."""
+    return isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, RuntimeError) and str(error).startswith("KeyboardInterrupt"))

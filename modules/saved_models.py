@@ -80,8 +80,8 @@ def _or_opaque() -> Iterator[None]:
     try:
         yield
     except TextrailError as error:
-        raise TextrailError(error.expected, error.received, f"{error.fix} Or set encoder.opaque=true, which fine-tunes "
-                            "the SavedModel as it is.") from error
+        raise TextrailError(error.expected, error.received, f"{error.fix} Or set encoder.opaque=true in a run, which "
+                            "fine-tunes the SavedModel as it is.") from error
 
 
 def read_graph(folder: Path) -> Graph:

@@ -291,7 +291,7 @@ def _tensors(folder: str | Path, file: str) -> Iterator[tuple[str, np.ndarray]]:
 
 def check_tensors(where: str | Path, tensors: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]],
                   names: Mapping[str, str] | None = None) -> None:
-    """Compares names and shapes.
+    """Compares names and shapes, and looks for values that are no numbers.
 
     Args:
         where: the source, for the error.
@@ -300,7 +300,8 @@ def check_tensors(where: str | Path, tensors: Mapping[str, np.ndarray], expected
         names: name → the name in the source, where they differ.
 
     Raises:
-        TextrailError: with a line for each tensor that is missing, extra or misshapen.
+        TextrailError: with a line for each tensor that is missing, extra or misshapen, or the names of those with
+            values that are not finite.
     """
     received = {name: tensor.shape for name, tensor in tensors.items()}
     names = names or {}
@@ -311,6 +312,9 @@ def check_tensors(where: str | Path, tensors: Mapping[str, np.ndarray], expected
         raise TextrailError(f"in {where} the weights that its configuration calls for",
                             f"{len(lines)} that differ:\n" + "\n".join(lines) + "\n",
                             "Take configuration and weights of the same encoder, and a BERT without other layers.")
+    if broken := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
+        raise TextrailError(f"numbers in {where}", f"NaN or infinite ones in {', '.join(sorted(broken))}",
+                            "Fetch the encoder again; if they were saved so, its training had diverged.")
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

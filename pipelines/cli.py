@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modules.errors import TextrailError
+from modules.errors import TextrailError, is_interruption
 
 if TYPE_CHECKING:
     from pipelines.console import PlainView
@@ -43,14 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:   # argparse ends a list of positionals at the first option; texts may stand on either side of one.
         options.texts += rest
+    # Whoever ends a job ends it like a person would: what was begun is put away, checkpoints are kept.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return options.command(options)
     except TextrailError as error:
         return _tell(str(error), USAGE)
-    except KeyboardInterrupt:
-        return _tell("interrupted", INTERRUPTED)
-    except Exception as error:
-        return _tell_unexpected(error)
+    except (KeyboardInterrupt, Exception) as error:
+        return _tell("interrupted", INTERRUPTED) if is_interruption(error) else _tell_unexpected(error)
 
 
 def _tell(sentence: str, status: int) -> int:
@@ -58,7 +59,7 @@ def _tell(sentence: str, status: int) -> int:
     return status
 
 
-def _tell_unexpected(error: Exception) -> int:
+def _tell_unexpected(error: BaseException) -> int:
     import traceback
 
     with tempfile.NamedTemporaryFile("w", prefix="textrail-", suffix=".log", delete=False) as file:

@@ -26,7 +26,7 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
 from components.beam_runner import run_beam_in_this_process
 from components.code_fingerprint import executor_fingerprint
-from modules.errors import TextrailError
+from modules.errors import TextrailError, is_interruption
 
 State = Literal["waiting", "running", "cached", "done", "skipped", "failed", "interrupted"]
 
@@ -106,11 +106,12 @@ def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (),
                 executor_spec=runner_utils.extract_executor_spec(deployment, node.id),
                 custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node.id)).launch()
             node.state, node.note = _outcome(connection, execution)
-        except KeyboardInterrupt:
-            node.state, node.note = "interrupted", "stopped by Ctrl-C; the next run takes up here"
-        except Exception as error:
-            log_traceback(error)
-            node.state, node.note = "failed", sentence(error, log)
+        except (KeyboardInterrupt, Exception) as error:
+            if is_interruption(error):
+                node.state, node.note = "interrupted", "stopped by Ctrl-C or a signal; the next run takes up here"
+            else:
+                log_traceback(error)
+                node.state, node.note = "failed", sentence(error, log)
         node.seconds, node.peak_mb = time.monotonic() - node.started, _peak_memory()
         listener.changed(node)
         if node.state in ("failed", "interrupted"):

@@ -197,7 +197,7 @@ def test_a_vocabulary_or_length_beyond_its_own_is_refused_when_imported(convolut
 def test_it_is_opaque_only_where_the_user_says_so(convolution, tiny_encoder, tmp_path):
     error = refusal(import_encoder, convolution, str(tmp_path))
     assert error.received.startswith("words") or "convolution/kernel" in error.received
-    assert error.fix.endswith("Or set encoder.opaque=true, which fine-tunes the SavedModel as it is.")
+    assert error.fix.endswith("Or set encoder.opaque=true in a run, which fine-tunes the SavedModel as it is.")
     with pytest.raises(TextrailError, match="to be a SavedModel, for encoder"):
         import_encoder(str(tiny_encoder), str(tmp_path), opaque=True)
     assert not list(tmp_path.iterdir())

@@ -100,6 +100,16 @@ def test_missing_extra_and_misshapen_tensors_are_listed(tiny_encoder, tmp_path):
     ]
 
 
+def test_weights_that_are_no_numbers_are_refused(tiny_encoder, tmp_path):
+    def diverge(tensors):
+        tensors["pooler.dense.bias"][3] = np.nan
+        tensors["embeddings.LayerNorm.bias"][0] = np.inf
+        return tensors
+
+    with pytest.raises(TextrailError, match=r"infinite ones in embeddings\.LayerNorm\.bias, pooler\.dense\.bias"):
+        load_encoder(changed(tiny_encoder, tmp_path / "diverged", diverge))
+
+
 def test_an_encoder_without_pooler_gets_one_only_when_asked(tiny_encoder, tmp_path):
     folder = changed(tiny_encoder, tmp_path / "bare", lambda tensors: {
         name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")})

@@ -123,7 +123,7 @@ def test_ctrl_c_ends_a_run_with_130(run_file):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Trainer: interrupted, stopped by Ctrl-C; the next run takes up here" in out
+    assert "Trainer: interrupted, stopped by Ctrl-C or a signal; the next run takes up here" in out
     assert err == "textrail: mine interrupted at Trainer\n"
 
 

@@ -4,6 +4,9 @@ import gzip
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -192,3 +195,18 @@ def test_command(csv_file, tmp_path, capfd, monkeypatch):
     assert "at least 1 MB in a shard; received --shard-mb 0" in capfd.readouterr().err
     (tmp_path / "empty").mkdir()
     assert cli.main(["convert", "out", "empty", "--set", "data.text=review", "--set", "data.label=kind"]) == 0
+
+
+def test_a_conversion_that_is_ended_leaves_nothing(tmp_path):
+    """SIGTERM, as `kill` and schedulers send it, is an interruption like Ctrl-C."""
+    (tmp_path / "many.csv").write_text("text,label\n" + "".join(f"a film {i},{i % 2}\n" for i in range(300_000)))
+    process = subprocess.Popen([sys.executable, "-m", "pipelines.cli", "convert", str(tmp_path / "many.csv"),
+                                str(tmp_path / "out")], cwd=settings.PROJECT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob(".out.*/temp/*")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.terminate()
+    _, said = process.communicate()
+    assert (process.returncode, said) == (130, "textrail: interrupted\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["many.csv"]

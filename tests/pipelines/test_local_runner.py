@@ -150,7 +150,7 @@ with paths.lock():
     process = until_it_sleeps()
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=30)[0]
-    assert rest.splitlines() == ["Trainer interrupted stopped by Ctrl-C; the next run takes up here"]
+    assert rest.splitlines() == ["Trainer interrupted stopped by Ctrl-C or a signal; the next run takes up here"]
 
 
 EDIT_AND_RUN = """
