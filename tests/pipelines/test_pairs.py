@@ -4,8 +4,11 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from components.sources import make_source
+from pipelines import settings
 from tests.pipelines.project import Project
 
 MOODS = {"0": "bad awful boring dull worst poor".split(), "1": "good great fun funny best nice".split()}
@@ -73,3 +76,41 @@ def test_a_file_of_two_columns_is_answered(pushed):
     named = {"0": "gloomy", "1": "merry"}
     right = sum(named[row[0]] == row[header.index("predicted_label")] for row in rows)
     assert right >= 90 and all(row[2].startswith('" the') for row in rows)
+
+
+def test_mrpc_reads_the_same_rows_from_tfds_and_from_files(tmp_path):
+    """The layout of TFDS's `glue/mrpc`, class names and a test split without labels included."""
+    tfds = pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is missing: uv sync --extra tfds")
+    from tensorflow_datasets.core import registered
+
+    with registered.skip_registration():   # TFDS has a Glue of its own.
+        class Glue(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("2.0.0")
+            BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="mrpc"),)
+
+            def _info(self):
+                return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
+                    "sentence1": tfds.features.Text(), "sentence2": tfds.features.Text(), "idx": np.int32,
+                    "label": tfds.features.ClassLabel(names=["not_equivalent", "equivalent"])}))
+
+            def _split_generators(self, dl_manager):
+                return {split: self._generate_examples(split) for split in ("train", "validation", "test")}
+
+            def _generate_examples(self, split):
+                for i in range(4):
+                    yield i, {"sentence1": f'" {split} {i}', "sentence2": f"other {i}", "idx": i,
+                              "label": -1 if split == "test" else i % 2}
+
+    Glue(config="mrpc", data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.tsv").write_text("label\tsentence1\tsentence2\n" + "".join(
+            f'{i % 2}\t" {split} {i}\tother {i}\n' for i in range(4)))
+    files = ", ".join(f"{split}: {tmp_path / split}.tsv" for split in ("train", "validation"))
+    found = []
+    for overrides in ([f"data.data_dir={tmp_path}"],
+                      ["data.source=csv", "data.quoting=none", f"data.path={{{files}}}"]):
+        source = make_source(settings.load("mrpc", overrides).data.model_dump())
+        found.append({piece.split: sorted(source.read(piece)) for piece in source.pieces()})
+    assert found[0] == found[1]
+    assert found[0]["validation"] == [(b'" validation %d' % i, b"other %d" % i,
+                                       (b"not_equivalent", b"equivalent")[i % 2]) for i in range(4)]
