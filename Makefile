@@ -44,7 +44,7 @@ lint: setup
 	.venv/bin/mypy
 
 docs: setup
-	.venv/bin/python -m pipelines.settings > docs/settings.md
+	.venv/bin/python -m pipelines.settings_page > docs/settings.md
 
 bench: setup
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; .venv/bin/python $$file || exit 1; done

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modules.errors import TextrailError
-from pipelines import settings
+from pipelines import settings, settings_page
 
 GOOD = """\
 data: {source: csv, path: rows.csv, text: review}
@@ -234,7 +234,7 @@ def test_data_files_say_what_they_are_or_are_told(tmp_path):
 
 def test_the_page_of_all_keys_is_complete():
     page = (settings.PROJECT / "docs/settings.md").read_text("utf-8")
-    assert page == settings.documentation(), "run `python -m pipelines.settings > docs/settings.md`"
+    assert page == settings_page.documentation(), "run `python -m pipelines.settings_page > docs/settings.md`"
 
 
 def test_settings_import_nothing_heavy():

@@ -1,0 +1,175 @@
+"""Types and bounds of the settings in words, and what pydantic finds wrong with them as sentences."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from pipelines.sections import Section, Settings, choice
+
+
+def sentences(error: ValidationError) -> dict[str, str]:
+    """Key → sentence for everything that pydantic found."""
+    found: dict[tuple, str] = {}
+    for detail in error.errors(include_url=False):
+        path = _path(detail["loc"])
+        # The branches of a union each complain about the same key: the first complaint tells the whole type.
+        found.setdefault(path, _sentence(path, detail))
+    # Where one branch of a union fits well enough to complain about a part, the part says more than the whole.
+    return {".".join(map(str, path)): sentence for path, sentence in found.items()
+            if not any(other[:len(path)] == path and other != path and _is_union(path) for other in found)}
+
+
+def _path(loc: tuple) -> tuple:
+    """pydantic's location without the names it gives to a union's branches and to a mapping's keys."""
+    return tuple(part for part in loc
+                 if isinstance(part, int) or not re.search(r"^(str|bool|int|float|constrained-.*)$|\[", part))
+
+
+def _sentence(path: tuple, detail: Any) -> str:
+    kind, value = detail["type"], detail["input"]
+    if kind == "extra_forbidden":
+        known = [name.rsplit(".", 1)[-1] for name in _siblings(path)]
+        where = f"a key of {'.'.join(path[:-1])}" if len(path) > 1 else "a key of the settings"
+        fix = _nearest_key(path) or f"The keys are {', '.join(known)}."
+        return f"expected {where}; received an unknown key. {fix}"
+    if kind == "value_error":
+        expected, _, received = str(detail["ctx"]["error"]).partition(", received ")
+        return f"expected {expected}; received {received or shown(value)}."
+    annotation, metadata = _type_at(path)
+    if detail["loc"][-1] == "[key]":
+        names = get_args(_dict_of(_type_at(path[:-1])[0])[0])
+        return f"expected {choice(names)}; received {shown(value)}.{_space(did_you_mean(str(value), names))}"
+    received = "nothing" if kind == "missing" else shown(value)
+    literals = [text for branch in _branches(annotation) if get_origin(branch) is Literal for text in get_args(branch)]
+    guess = did_you_mean(value, literals) if isinstance(value, str) else ""
+    if isinstance(value, bool | int | float) and str in _branches(annotation):
+        guess = "Put quotes around it to make it a text."
+    return f"expected {allowed(annotation, metadata)}; received {received}.{_space(guess)}"
+
+
+def _nearest_key(path: tuple) -> str:
+    """"Did you mean …?" for an unknown key; a key of another section counts, one of the same section counts more."""
+    siblings = _siblings(path)
+
+    def likeness(key: str) -> float:
+        score = difflib.SequenceMatcher(None, str(path[-1]), key.rsplit(".", 1)[-1]).ratio()
+        return score + 0.05 * (key in siblings)
+
+    best = max((key for key, _ in keys(Settings)), key=likeness)
+    if likeness(best) < 0.65:
+        return ""
+    if best in siblings:
+        best = ".".join([*map(str, path[:-1]), best.rsplit(".", 1)[-1]])   # names the metric, not METRIC
+    return f"Did you mean {best}?"
+
+
+def _siblings(path: tuple) -> list[str]:
+    parent = ".".join(map(str, path[:-1]))
+    if len(path) == 4 and path[:2] == ("evaluation", "thresholds"):
+        parent = "evaluation.thresholds.METRIC"
+    return [key for key, _ in keys(Settings) if key.rpartition(".")[0] == parent]
+
+
+def keys(model: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key with its dots, sections before what they hold."""
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        for branch in _branches(field.annotation):
+            if is_section(branch):
+                yield from keys(branch, f"{prefix}{name}.")
+            elif get_origin(branch) is dict and is_section(get_args(branch)[1]):
+                yield from keys(get_args(branch)[1], f"{prefix}{name}.METRIC.")
+
+
+def _type_at(path: tuple) -> tuple[Any, list]:
+    """Annotation and bounds of the key, list item or mapping value at a path."""
+    annotation: Any = Settings
+    metadata: list = []
+    for part in path:
+        section = next((branch for branch in _branches(annotation) if is_section(branch)), None)
+        if section is not None:
+            field = section.model_fields[part]
+            annotation, metadata = field.annotation, field.metadata
+        elif isinstance(part, int):
+            annotation, metadata = get_args(annotation)[0], []
+        else:
+            annotation, metadata = _dict_of(annotation)[1], []
+    return annotation, metadata
+
+
+def _is_union(path: tuple) -> bool:
+    return len(_branches(_type_at(path)[0])) > 1
+
+
+def _dict_of(annotation: Any) -> tuple[Any, Any]:
+    """Key and value type of the mapping among a union's branches."""
+    return next(get_args(branch) for branch in _branches(annotation) if get_origin(branch) is dict)
+
+
+def _branches(annotation: Any) -> tuple:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether a type is a group of keys."""
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def allowed(annotation: Any, metadata: Sequence = ()) -> str:
+    """A type in words, e.g. "a number from 0 to 1"."""
+    branches = _branches(annotation)
+    if len(branches) > 1:
+        return " or ".join(allowed(branch) for branch in branches)
+    if get_origin(annotation) is Annotated:
+        inner, *details = get_args(annotation)
+        return allowed(inner, [item for detail in details
+                                for item in (detail.metadata if isinstance(detail, FieldInfo) else [detail])])
+    if get_origin(annotation) is Literal:
+        return choice(get_args(annotation))
+    if get_origin(annotation) is list:
+        return f"a list, each item {allowed(get_args(annotation)[0])}"
+    if get_origin(annotation) is dict:
+        key, value = get_args(annotation)
+        names = choice(get_args(key)) if get_origin(key) is Literal else "names"
+        return f"a mapping of {names} to {allowed(value)}"
+    if is_section(annotation):
+        return f"a mapping with keys such as `{next(iter(annotation.model_fields))}`"
+    words = {str: "a text", int: "a whole number", float: "a number", bool: "`true` or `false`", NoneType: "`null`"}
+    return words[annotation] + _bounds(metadata)
+
+
+def _bounds(metadata: Sequence) -> str:
+    bounds = {name: f"{getattr(item, name):g}" for item in metadata for name in ("ge", "gt", "le", "lt")
+              if hasattr(item, name)}
+    if "ge" in bounds and ("le" in bounds or "lt" in bounds):
+        return f" from {bounds['ge']} to {bounds['le'] if 'le' in bounds else 'below ' + bounds['lt']}"
+    return f" of at least {bounds['ge']}" if "ge" in bounds else f" above {bounds['gt']}" if "gt" in bounds else ""
+
+
+def shown(value: Any) -> str:
+    """A value as an error names it; mappings and lists by their kind, long texts by their beginning."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def did_you_mean(value: str, known: Sequence[str]) -> str:
+    """"Did you mean …?" with the known name that looks most like a value; empty where none does."""
+    close = difflib.get_close_matches(value, known, n=1)
+    return f"Did you mean {close[0]}?" if close else ""
+
+
+def _space(sentence: str) -> str:
+    return f" {sentence}" if sentence else ""
