@@ -78,7 +78,7 @@ class ExampleGen(base_beam_component.BaseBeamComponent):
     Needs no driver of its own: what the cache must know of the data stands in `fingerprint`.
 
     Args:
-        data: JSON of `settings.Data`, its paths absolute or URIs.
+        data: JSON of `sections.Data`, its paths absolute or URIs.
         fingerprint: `components.sources.data_fingerprint` of the same.
     """
 

@@ -30,7 +30,7 @@ class CsvSource:
     not rows. Every other line is part of a row that is either returned or reported.
 
     Args:
-        data: `settings.Data` as a dict; of its keys `path`, `text`, `text_pair`, `label`, `label_names`,
+        data: `sections.Data` as a dict; of its keys `path`, `text`, `text_pair`, `label`, `label_names`,
             `delimiter`, `quoting`.
     """
 

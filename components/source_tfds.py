@@ -32,7 +32,7 @@ class TfdsSource:
     TFDS gives rows without one, makes a bad row.
 
     Args:
-        data: `settings.Data` as a dict; of its keys `name`, `data_dir`, `download`, `splits`, `text`, `text_pair`,
+        data: `sections.Data` as a dict; of its keys `name`, `data_dir`, `download`, `splits`, `text`, `text_pair`,
             `label`, `label_names`.
     """
 

@@ -35,7 +35,7 @@ class TfrecordSource:
     used is a bad row; a file that is damaged stops everything, for what stands behind the damage is lost.
 
     Args:
-        data: `settings.Data` as a dict; of its keys `path`, `text`, `text_pair`, `label`, `label_names`.
+        data: `sections.Data` as a dict; of its keys `path`, `text`, `text_pair`, `label`, `label_names`.
     """
 
     def __init__(self, data: dict):

@@ -13,7 +13,7 @@ SOURCES: dict[str, Callable[[dict], Source]] = {"csv": CsvSource, "tfds": TfdsSo
 
 
 def make_source(data: dict) -> Source:
-    """The source that `settings.Data`, as a dict with absolute paths or URIs, describes."""
+    """The source that `sections.Data`, as a dict with absolute paths or URIs, describes."""
     return SOURCES[data["source"]](data)
 
 
@@ -23,7 +23,7 @@ def data_fingerprint(data: dict) -> str:
     Imports neither TensorFlow nor TFX, unless a TFDS data set is missing and `data.download` asks for it.
 
     Args:
-        data: `settings.Data` as a dict; paths are absolute or URIs.
+        data: `sections.Data` as a dict; paths are absolute or URIs.
 
     Raises:
         TextrailError: no file matches, or the data set is not there.

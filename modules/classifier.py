@@ -86,7 +86,7 @@ class Classifier(keras.Model):
     Args:
         bert: the encoder, a BERT or a SavedModel that stands in its place.
         num_classes: classes.
-        pooling: what the head sees; see `settings.Model`.
+        pooling: what the head sees; see `sections.Model`.
         dropout: rate before the head.
         vocabulary: tells padding and segments from the ids.
         seed: of dropout and of the new head.

@@ -40,7 +40,7 @@ from modules.optimization import Schedule
 from modules.tokenization import Vocabulary
 from modules.training import choose_strategy
 from pipelines.classification import trainer_settings, transform_settings
-from pipelines.settings import Settings
+from pipelines.sections import Settings
 
 BATCH = 512        # Rows tokenized at a time.
 UNCUT = 1 << 30    # Tokens that no text has.

@@ -37,8 +37,8 @@ from components.served_model import ServedModel
 from components.sources import data_fingerprint
 from components.text_transform import TextTransform
 from components.trainer import Trainer
+from pipelines.sections import Settings
 from pipelines.served import Served
-from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from pipelines.workspace import Workspace

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.console import PlainView
     from pipelines.local_runner import Node
     from pipelines.predict import Prediction
-    from pipelines.settings import Settings
+    from pipelines.sections import Settings
     from pipelines.workspace import Workspace
 
 # Module with `build(settings, run, paths, forced)` for each `shape` of the settings.

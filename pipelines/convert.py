@@ -16,7 +16,7 @@ from components.rows import wanted
 from components.sources import make_source
 from components.tfrecord_folder import MANIFEST, Shard, manifest_text
 from modules.errors import TextrailError
-from pipelines.settings import DataSettings
+from pipelines.sections import DataSettings
 
 MEGABYTE = 1 << 20
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from modules.errors import TextrailError
-from pipelines.settings import Settings, ready_made, settings_file
+from pipelines.sections import Settings
+from pipelines.settings import ready_made, settings_file
 
 VARIABLE = "TEXTRAIL_WORKSPACE"
 DEFAULT = "workspace"

@@ -19,7 +19,7 @@ from modules.batching import (
     read,
 )
 from modules.errors import TextrailError
-from pipelines import settings
+from pipelines import sections
 
 FEATURES = {"token_ids$ragged_values": tf.int64, "label_id": tf.int64}
 LENGTHS = np.random.default_rng(1).integers(2, 41, 500).tolist()
@@ -63,7 +63,7 @@ def batches(records: tf.data.Dataset, loading: Loading = USUAL, buckets: Buckets
 
 
 def test_the_settings_are_those_of_the_stages_with_the_same_defaults():
-    assert settings.Loading().model_dump() == dataclasses.asdict(Loading())
+    assert sections.Loading().model_dump() == dataclasses.asdict(Loading())
 
 
 def test_bucket_ends_and_sizes():

@@ -16,7 +16,7 @@ from tfx.types import standard_artifacts
 from components import example_gen, splits_writer
 from components.sources import data_fingerprint, make_source
 from modules.errors import TextrailError
-from pipelines import cli, convert, settings
+from pipelines import cli, convert, sections, settings
 
 SPLITS = ("train", "validation", "test")
 
@@ -47,7 +47,7 @@ def copied(converted, tmp_path) -> Path:
     return Path(shutil.copytree(converted, tmp_path / "copy"))
 
 
-def write(data: settings.DataSettings, out: Path, shard_mb: int = 64) -> convert.Converted:
+def write(data: sections.DataSettings, out: Path, shard_mb: int = 64) -> convert.Converted:
     return convert.convert(data, str(out), shard_mb)
 
 
