@@ -1,7 +1,7 @@
 """The one attention and the one block that every model here is made of.
 
-The arithmetic follows "Attention Is All You Need" (Vaswani et al., 2017) with the norm after the residual, as there
-and in BERT (Devlin et al., 2018).
+The arithmetic follows "Attention Is All You Need" (Vaswani et al., 2017): the encoder's half of it is BERT (Devlin et
+al., 2018), both halves are `modules/translator.py`.
 
 Speed. On a CPU most of a training step's time goes not into matrix products but into passes over memory: TensorFlow
 runs the dozen element-wise operations of a GELU and its gradient one after the other, each reading and writing the
@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -173,6 +173,11 @@ def _drop(x: tf.Tensor, draw: tf.Tensor, threshold: int) -> tf.Tensor:
     return tf.cast(_f32(x) * _keep(draw, threshold), x.dtype)
 
 
+@_loop
+def _drop_add(x: tf.Tensor, residual: tf.Tensor, draw: tf.Tensor | None, threshold: int) -> tf.Tensor:
+    return tf.cast(_f32(x) * _keep(draw, threshold) + _f32(residual), x.dtype)
+
+
 class Dropout(keras.layers.Layer):
     """Dropout (Srivastava et al., 2014) from random bytes.
 
@@ -198,6 +203,35 @@ class Dropout(keras.layers.Layer):
             return _drop(x, draw, threshold), lambda upstream: _drop(upstream, draw, threshold)
 
         return run(x)
+
+
+class AddDropped(keras.layers.Layer):
+    """residual + dropout(x), which ends a sublayer whose norm came first.
+
+    Args:
+        random: dropout's rate and randomness.
+        **options: Keras's `name` and `dtype`.
+    """
+
+    def __init__(self, random: RandomBytes, **options: Any):
+        super().__init__(**options)
+        self.random = random
+        self.built = True
+
+    def call(self, x: tf.Tensor, residual: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Returns the sum of x and residual, floats of one shape."""
+        if not training:
+            return x + residual
+        draw, threshold = self.random.draw(tf.shape(x), training), self.random.threshold
+
+        @_with_gradient
+        def run(x: tf.Tensor, residual: tf.Tensor) -> Any:
+            def gradient(upstream: tf.Tensor) -> Any:
+                return upstream if draw is None else _drop(upstream, draw, threshold), upstream
+
+            return _drop_add(x, residual, draw, threshold), gradient
+
+        return run(x, residual)
 
 
 # --- layer norm --------------------------------------------------------------------------------------------------
@@ -285,8 +319,28 @@ def additive_mask(input_mask: tf.Tensor, dtype: str) -> tf.Tensor:
         [batch, 1, 1, length]: 0 for tokens, and for padding half of the type's lowest value, so that adding a score
         to it cannot overflow, in float16 either.
     """
-    mask = tf.where(input_mask > 0, tf.constant(0, dtype), tf.constant(tf.as_dtype(dtype).min / 2, dtype))
-    return mask[:, None, None, :]  # [batch, 1, 1, length]
+    return _additive(input_mask > 0, dtype)[:, None, None, :]  # [batch, 1, 1, length]
+
+
+def look_ahead_mask(input_mask: tf.Tensor, dtype: str) -> tf.Tensor:
+    """As `additive_mask`, for a sequence of which each position sees itself and what came before, and no padding.
+
+    The mask 1, 1, 0 gives the rows (0, -, -), (0, 0, -) and (0, 0, -), where - is the type's lowest value halved.
+
+    Args:
+        input_mask: [batch, length] int32.
+        dtype: of the scores.
+
+    Returns:
+        [batch, 1, length, length].
+    """
+    positions = tf.range(tf.shape(input_mask)[1])
+    seen = positions[None, :] <= positions[:, None]  # [length, length]
+    return _additive(tf.logical_and(seen, input_mask[:, None, :] > 0), dtype)[:, None]  # [batch, 1, length, length]
+
+
+def _additive(seen: tf.Tensor, dtype: str) -> tf.Tensor:
+    return tf.where(seen, tf.constant(0, dtype), tf.constant(tf.as_dtype(dtype).min / 2, dtype))
 
 
 @_loop
@@ -296,7 +350,22 @@ def _scores_gradient(probabilities: tf.Tensor, upstream: tf.Tensor, row: tf.Tens
     return tf.cast(_f32(probabilities) * change * scale, probabilities.dtype)
 
 
-def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask: tf.Tensor, random: RandomBytes,
+def attention_probabilities(query: tf.Tensor, key: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+    """How much each position looks at each other one: softmax(query · key / √head_width + mask).
+
+    Args:
+        query: [batch, heads, to, head_width] floats.
+        key: [batch, heads, from, head_width] floats.
+        mask: added to the scores, broadcast to [batch, heads, to, from]; none masks nothing.
+
+    Returns:
+        [batch, heads, to, from] in the inputs' dtype; the sum over `from` is 1.
+    """
+    scores = tf.matmul(query, key, transpose_b=True) * (1 / math.sqrt(query.shape[-1]))
+    return tf.nn.softmax(scores if mask is None else scores + mask)  # [batch, heads, to, from]
+
+
+def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask: tf.Tensor | None, random: RandomBytes,
            training: bool) -> tf.Tensor:
     """Scaled dot-product attention with dropout on the probabilities.
 
@@ -304,24 +373,20 @@ def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask: tf.Tensor, 
         query: [batch, heads, to, head_width] floats.
         key: [batch, heads, from, head_width] floats.
         value: [batch, heads, from, head_width] floats.
-        mask: added to the scores, broadcast to [batch, heads, to, from].
+        mask: added to the scores, broadcast to [batch, heads, to, from]; none masks nothing.
         random: dropout's rate and randomness.
         training: whether to drop.
 
     Returns:
         [batch, heads, to, head_width] in the inputs' dtype.
     """
-    scale = 1 / math.sqrt(query.shape[-1])
-
-    def weigh(query: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(tf.matmul(query, key, transpose_b=True) * scale + mask)  # [batch, heads, to, from]
-
     if not training:
-        return tf.matmul(weigh(query, key), value)
+        return tf.matmul(attention_probabilities(query, key, mask), value)
+    scale = 1 / math.sqrt(query.shape[-1])
 
     @_with_gradient
     def run(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> Any:
-        probabilities = weigh(query, key)
+        probabilities = attention_probabilities(query, key, mask)  # [batch, heads, to, from]
         draw = random.draw(tf.shape(probabilities), training)
         kept = probabilities if draw is None else _drop(probabilities, draw, random.threshold)
         output = tf.matmul(kept, value)  # [batch, heads, to, head_width]
@@ -371,22 +436,29 @@ class Linear(keras.layers.Layer):
         width_in: size of x's last axis.
         width_out: size of the result's last axis.
         initializer: of the kernel.
+        kernel: another layer's matrix [width_out, width_in] to share, transposed, instead of an own kernel.
         **options: Keras's `name` and `dtype`.
     """
 
-    def __init__(self, width_in: int, width_out: int, initializer: Any, **options: Any):
+    def __init__(self, width_in: int, width_out: int, initializer: Any, kernel: keras.Variable | None = None,
+                 **options: Any):
         super().__init__(**options)
-        self.kernel = self.add_weight(shape=(width_in, width_out), initializer=initializer, name="kernel")
+        self.is_shared = kernel is not None
+        self.kernel: Any = kernel if self.is_shared else self.add_weight(
+            shape=(width_in, width_out), initializer=initializer, name="kernel")
         self.bias = self.add_weight(shape=(width_out,), initializer="zeros", name="bias")
         self.built = True
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Returns [tokens, width_out] from x, [tokens, width_in]."""
-        return _add_bias(tf.matmul(x, tf.convert_to_tensor(self.kernel)), tf.convert_to_tensor(self.bias))
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), x.dtype)  # a shared one comes as it is kept, in float32
+        return _add_bias(tf.matmul(x, kernel, transpose_b=self.is_shared), tf.convert_to_tensor(self.bias))
 
 
-class SelfAttention(keras.layers.Layer):
-    """Multi-head attention of a sequence to itself; query, key and value come from one matrix product.
+class Attention(keras.layers.Layer):
+    """What multi-head attention to oneself and to another sequence share.
+
+    Tokens of all rows lie one after the other, [batch * length, width].
 
     Args:
         width: hidden size.
@@ -399,22 +471,98 @@ class SelfAttention(keras.layers.Layer):
     def __init__(self, width: int, num_heads: int, random: RandomBytes, initializer: Any, **options: Any):
         super().__init__(**options)
         self.width, self.num_heads, self.random = width, num_heads, random
-        self.qkv = Linear(width, 3 * width, initializer.clone(), name="qkv", dtype=self.dtype_policy)
         self.output_dense = Linear(width, width, initializer.clone(), name="output", dtype=self.dtype_policy)
         self.built = True
 
+    def split(self, x: tf.Tensor, parts: int, batch: tf.Tensor) -> list[tf.Tensor]:
+        """Takes x [batch * length, parts * width] apart: [batch, heads, length, head_width] each."""
+        heads = tf.reshape(x, [batch, -1, parts, self.num_heads, self.width // self.num_heads])
+        return tf.unstack(tf.transpose(heads, [2, 0, 3, 1, 4]), parts)
+
+    def join(self, context: tf.Tensor) -> tf.Tensor:
+        """Returns [batch * length, width] from what the heads found, [batch, heads, length, head_width]."""
+        return self.output_dense(tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, self.width]))
+
+
+class SelfAttention(Attention):
+    """Multi-head attention of a sequence to itself; query, key and value come from one matrix product.
+
+    See `Attention`.
+    """
+
+    def __init__(self, width: int, num_heads: int, random: RandomBytes, initializer: Any, **options: Any):
+        super().__init__(width, num_heads, random, initializer, **options)
+        self.qkv = Linear(width, 3 * width, initializer.clone(), name="qkv", dtype=self.dtype_policy)
+
     def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns [batch * length, width] from x of the same shape and mask, [batch, 1, 1, length]."""
-        batch, length = tf.shape(mask)[0], tf.shape(mask)[-1]
-        heads = tf.reshape(self.qkv(x), [batch, length, 3, self.num_heads, self.width // self.num_heads])
-        query, key, value = tf.unstack(tf.transpose(heads, [2, 0, 3, 1, 4]))  # each [batch, heads, length, head_width]
-        context = attend(query, key, value, mask, self.random, training)  # [batch, heads, length, head_width]
-        context = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, self.width])  # [batch * length, width]
-        return self.output_dense(context)
+        """Returns [batch * length, width] from x of the same shape and mask, [batch, 1, 1 or length, length]."""
+        query, key, value = self.split(self.qkv(x), 3, tf.shape(mask)[0])
+        return self.join(attend(query, key, value, mask, self.random, training))
+
+    def step(self, x: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Attention of one more token a row to itself and those before it.
+
+        Args:
+            x: [batch, width].
+            keys: of those before, [batch, heads, past, head_width].
+            values: likewise.
+
+        Returns:
+            [batch, width], and keys and values [batch, heads, past + 1, head_width].
+        """
+        query, key, value = self.split(self.qkv(x), 3, tf.shape(x)[0])
+        keys, values = tf.concat([keys, key], axis=2), tf.concat([values, value], axis=2)
+        return self.join(attend(query, keys, values, None, self.random, False)), keys, values
+
+
+class Memory(NamedTuple):
+    """What a decoder's block attends to, made once a sequence.
+
+    Attributes:
+        keys: [batch, heads, from, head_width] floats.
+        values: likewise.
+        mask: [batch, 1, 1, from], see `additive_mask`.
+    """
+
+    keys: tf.Tensor
+    values: tf.Tensor
+    mask: tf.Tensor
+
+
+class CrossAttention(Attention):
+    """Multi-head attention to another sequence, the memory, whose keys and values come from one matrix product.
+
+    See `Attention`.
+    """
+
+    def __init__(self, width: int, num_heads: int, random: RandomBytes, initializer: Any, **options: Any):
+        super().__init__(width, num_heads, random, initializer, **options)
+        self.query = Linear(width, width, initializer.clone(), name="query", dtype=self.dtype_policy)
+        self.key_value = Linear(width, 2 * width, initializer.clone(), name="key_value", dtype=self.dtype_policy)
+
+    def remember(self, memory: tf.Tensor, mask: tf.Tensor) -> Memory:
+        """Returns keys and values of memory, [batch * from, width], with its mask, [batch, 1, 1, from]."""
+        keys, values = self.split(self.key_value(memory), 2, tf.shape(mask)[0])
+        return Memory(keys, values, mask)
+
+    def probabilities(self, x: tf.Tensor, memory: Memory) -> tf.Tensor:
+        """Returns [batch, heads, to, from], how much x, [batch * to, width], looks at the memory."""
+        return attention_probabilities(self._asked(x, memory), memory.keys, memory.mask)
+
+    def call(self, x: tf.Tensor, memory: Memory, training: bool = False) -> tf.Tensor:
+        """Returns [batch * to, width] from x of the same shape."""
+        return self.join(attend(self._asked(x, memory), *memory, self.random, training))
+
+    def _asked(self, x: tf.Tensor, memory: Memory) -> tf.Tensor:
+        """The query, [batch, heads, to, head_width]."""
+        return self.split(self.query(x), 1, tf.shape(memory.mask)[0])[0]
 
 
 class Block(keras.layers.Layer):
-    """Attention and feed-forward, each followed by dropout, residual and norm.
+    """Attention and feed-forward, each with dropout, a residual around it, and a norm.
+
+    A decoder's block has attention to a memory between the two. The norm follows the residual, as in the paper and in
+    BERT, or comes first, inside of it ("pre-norm", Xiong et al., arXiv:2002.04745).
 
     Tokens of all rows lie one after the other, [batch * length, width]: only attention cares where a row ends.
 
@@ -426,25 +574,67 @@ class Block(keras.layers.Layer):
         epsilon: of the layer norms.
         random: dropout on attention probabilities and after attention and feed-forward.
         initializer: of the kernels.
+        norm_first: whether the norms come first.
+        has_memory: whether it is a decoder's.
         **options: Keras's `name` and `dtype`.
     """
 
     def __init__(self, width: int, num_heads: int, inner_width: int, activation: str, epsilon: float,
-                 random: RandomBytes, initializer: Any, **options: Any):
+                 random: RandomBytes, initializer: Any, *, norm_first: bool = False, has_memory: bool = False,
+                 **options: Any):
         super().__init__(**options)
         policy = self.dtype_policy
-        self.activation = activation
+        self.activation, self.norm_first = activation, norm_first
+
+        def norm(name: str) -> AddNorm:
+            return AddNorm(width, epsilon, None if norm_first else random, name=name, dtype=policy)
+
         self.attention = SelfAttention(width, num_heads, random, initializer, name="attention", dtype=policy)
-        self.attention_norm = AddNorm(width, epsilon, random, name="attention_norm", dtype=policy)
+        self.attention_norm = norm("attention_norm")
+        if has_memory:
+            self.cross = CrossAttention(width, num_heads, random, initializer, name="cross", dtype=policy)
+            self.cross_norm = norm("cross_norm")
         self.inner = Linear(width, inner_width, initializer.clone(), name="inner", dtype=policy)
         self.outer = Linear(inner_width, width, initializer.clone(), name="outer", dtype=policy)
-        self.outer_norm = AddNorm(width, epsilon, random, name="outer_norm", dtype=policy)
+        self.outer_norm = norm("outer_norm")
+        self.add_dropped = AddDropped(random, name="add_dropped", dtype=policy)
         self.built = True
 
-    def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns [batch * length, width] from x of the same shape and mask, [batch, 1, 1, length]."""
+    def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool = False, memory: Memory | None = None) -> tf.Tensor:
+        """Returns [batch * length, width] from x of the same shape and mask, [batch, 1, 1 or length, length]."""
+        x = self._attended(x, mask, training)
+        return self._fed_forward(self._looked_up(x, memory, training), training)
+
+    def step(self, x: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, memory: Memory | None = None
+             ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """One more token a row, [batch, width]; see `SelfAttention.step`."""
+        attended, keys, values = self.attention.step(self._before(self.attention_norm, x, False), keys, values)
+        x = self._after(self.attention_norm, attended, x, False)
+        return self._fed_forward(self._looked_up(x, memory, False), False), keys, values
+
+    def cross_probabilities(self, x: tf.Tensor, mask: tf.Tensor, memory: Memory) -> tf.Tensor:
+        """Returns [batch, heads, to, from], how much the block looks at the memory; arguments as `call`."""
+        return self.cross.probabilities(self._before(self.cross_norm, self._attended(x, mask, False), False), memory)
+
+    def _attended(self, x: tf.Tensor, mask: tf.Tensor, training: bool) -> tf.Tensor:
         x, residual = _fork(x) if training else (x, x)
-        x = self.attention_norm(self.attention(x, mask, training=training), residual, training=training)
+        attended = self.attention(self._before(self.attention_norm, x, training), mask, training=training)
+        return self._after(self.attention_norm, attended, residual, training)
+
+    def _looked_up(self, x: tf.Tensor, memory: Memory | None, training: bool) -> tf.Tensor:
+        if memory is None:
+            return x
         x, residual = _fork(x) if training else (x, x)
-        inner = activate(self.inner(x), self.activation, training)  # [batch * length, inner_width]
-        return self.outer_norm(self.outer(inner), residual, training=training)
+        found = self.cross(self._before(self.cross_norm, x, training), memory, training=training)
+        return self._after(self.cross_norm, found, residual, training)
+
+    def _fed_forward(self, x: tf.Tensor, training: bool) -> tf.Tensor:
+        x, residual = _fork(x) if training else (x, x)
+        inner = self.inner(self._before(self.outer_norm, x, training))  # [batch * length, inner_width]
+        return self._after(self.outer_norm, self.outer(activate(inner, self.activation, training)), residual, training)
+
+    def _before(self, norm: AddNorm, x: tf.Tensor, training: bool) -> tf.Tensor:
+        return norm(x, training=training) if self.norm_first else x
+
+    def _after(self, norm: AddNorm, x: tf.Tensor, residual: tf.Tensor, training: bool) -> tf.Tensor:
+        return (self.add_dropped if self.norm_first else norm)(x, residual, training=training)
