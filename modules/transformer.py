@@ -339,6 +339,27 @@ def look_ahead_mask(input_mask: tf.Tensor, dtype: str) -> tf.Tensor:
     return _additive(tf.logical_and(seen, input_mask[:, None, :] > 0), dtype)[:, None]  # [batch, 1, length, length]
 
 
+def paths_mask(paths: tf.Tensor, dtype: str) -> tf.Tensor | None:
+    """As `additive_mask`, for hypotheses whose tokens lie beside those of the others: each sees its own alone.
+
+    Where a beam search dropped a hypothesis, the one in its place goes on from another's tokens. Two hypotheses of
+    which the second was first's at position 0 have the paths (0, 0) and (0, 1), and with the tokens in the order
+    position 0 of both, position 1 of both, the rows (0, -, 0, -) and (0, -, -, 0).
+
+    Args:
+        paths: [batch, beams, length] int32, in which place each hypothesis was at each position.
+        dtype: of the scores.
+
+    Returns:
+        [batch, 1, beams, length * beams], or None for one beam, from which there is nothing to hide.
+    """
+    beams = paths.shape[1]
+    if beams == 1:
+        return None
+    seen = tf.equal(paths[..., None], tf.range(beams))  # [batch, beams, length, beams]
+    return tf.reshape(_additive(seen, dtype), [-1, 1, beams, tf.shape(paths)[2] * beams])
+
+
 def _additive(seen: tf.Tensor, dtype: str) -> tf.Tensor:
     return tf.where(seen, tf.constant(0, dtype), tf.constant(tf.as_dtype(dtype).min / 2, dtype))
 
@@ -499,20 +520,22 @@ class SelfAttention(Attention):
         query, key, value = self.split(self.qkv(x), 3, tf.shape(mask)[0])
         return self.join(attend(query, key, value, mask, self.random, training))
 
-    def step(self, x: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Attention of one more token a row to itself and those before it.
+    def step(self, x: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, mask: tf.Tensor | None
+             ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Attention of one more token of each hypothesis to itself and those before it.
 
         Args:
-            x: [batch, width].
-            keys: of those before, [batch, heads, past, head_width].
+            x: [batch * beams, width].
+            keys: of those before, [batch, heads, past * beams, head_width].
             values: likewise.
+            mask: see `paths_mask`.
 
         Returns:
-            [batch, width], and keys and values [batch, heads, past + 1, head_width].
+            [batch * beams, width], and keys and values [batch, heads, (past + 1) * beams, head_width].
         """
-        query, key, value = self.split(self.qkv(x), 3, tf.shape(x)[0])
+        query, key, value = self.split(self.qkv(x), 3, tf.shape(keys)[0])  # each [batch, heads, beams, head_width]
         keys, values = tf.concat([keys, key], axis=2), tf.concat([values, value], axis=2)
-        return self.join(attend(query, keys, values, None, self.random, False)), keys, values
+        return self.join(attend(query, keys, values, mask, self.random, False)), keys, values
 
 
 class Memory(NamedTuple):
@@ -605,10 +628,10 @@ class Block(keras.layers.Layer):
         x = self._attended(x, mask, training)
         return self._fed_forward(self._looked_up(x, memory, training), training)
 
-    def step(self, x: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, memory: Memory | None = None
-             ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """One more token a row, [batch, width]; see `SelfAttention.step`."""
-        attended, keys, values = self.attention.step(self._before(self.attention_norm, x, False), keys, values)
+    def step(self, x: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, mask: tf.Tensor | None,
+             memory: Memory | None = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """One more token of each hypothesis, [batch * beams, width]; see `SelfAttention.step`."""
+        attended, keys, values = self.attention.step(self._before(self.attention_norm, x, False), keys, values, mask)
         x = self._after(self.attention_norm, attended, x, False)
         return self._fed_forward(self._looked_up(x, memory, False), False), keys, values
 

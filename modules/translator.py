@@ -12,7 +12,17 @@ import keras
 import tensorflow as tf
 
 from modules.errors import TextrailError
-from modules.transformer import AddNorm, Block, Dropout, Linear, Memory, RandomBytes, additive_mask, look_ahead_mask
+from modules.transformer import (
+    AddNorm,
+    Block,
+    Dropout,
+    Linear,
+    Memory,
+    RandomBytes,
+    additive_mask,
+    look_ahead_mask,
+    paths_mask,
+)
 
 Tied = Literal["none", "target", "all"]
 Cache = dict[str, Any]
@@ -177,24 +187,30 @@ class Translator(keras.Model):
         return {"past": [(empty, empty) for _ in self.decoder],
                 "memory": [(memory.keys, memory.values) for memory in memories], "mask": mask}
 
-    def step(self, token_ids: tf.Tensor, position: tf.Tensor, cache: Cache) -> tuple[tf.Tensor, Cache]:
-        """Scores for the token after one more of the target's.
+    def step(self, token_ids: tf.Tensor, paths: tf.Tensor, cache: Cache) -> tuple[tf.Tensor, Cache]:
+        """Scores for the token after one more of each hypothesis, of which a source has `beams`.
+
+        Nothing in the cache is moved when a hypothesis goes on from another's tokens: `paths` says where its own lie.
 
         Args:
-            token_ids: [batch] int32, of the tokens at `position`.
-            position: [] int32, from 0: how many steps went before.
+            token_ids: [batch, beams] int32, the hypotheses' last tokens.
+            paths: [batch, beams, length] int32, in which place (0 to beams - 1) each was at each position, the last
+                position included, where it is its own.
             cache: of the step before, or of `start`.
 
         Returns:
-            Logits [batch, target_size] float32, as `call` gives them at `position`, and the cache for the next step.
+            Logits [batch, beams, target_size] float32, as `call` gives them at the last position, and the cache for
+            the next step.
         """
-        x = self.target_embedding(token_ids[:, None], position)  # [batch, width]
+        mask = paths_mask(paths, self.compute_dtype)
+        x = self.target_embedding(tf.reshape(token_ids, [-1, 1]), tf.shape(paths)[2] - 1)  # [batch * beams, width]
         past = []
         for block, before, (keys, values) in zip(self.decoder, cache["past"], cache["memory"], strict=True):
-            x, *now = block.step(x, *before, memory=Memory(keys, values, cache["mask"]))
+            x, *now = block.step(x, *before, mask, memory=Memory(keys, values, cache["mask"]))
             past.append(tuple(now))
-        logits = self.projection(self._normed(self.decoder_norm, x, False))  # [batch, target_size]
-        return tf.cast(logits, tf.float32), {**cache, "past": past}
+        logits = self.projection(self._normed(self.decoder_norm, x, False))  # [batch * beams, target_size]
+        logits = tf.reshape(tf.cast(logits, tf.float32), [-1, token_ids.shape[1], self.target_size])
+        return logits, {**cache, "past": past}
 
     def _embedded(self, target_ids: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         mask = look_ahead_mask(tf.cast(target_ids != PAD, tf.int32), self.compute_dtype)
