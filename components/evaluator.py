@@ -14,11 +14,13 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
 
-from components.slices import LENGTH, OVERLAP
-from components.verdict import VERDICT_FILE, check_thresholds, judge, number
+from components.verdict import VERDICT_FILE, check_thresholds, number, threshold_rows
 from components.versions import read_manifest
 from modules import progress
 from modules.errors import TextrailError
+
+# Of `data`, what a judge may need to read.
+COLUMNS = ("text", "text_pair", "target", "label", "slice")
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -31,32 +33,36 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         Args:
             input_dict: examples, model and, if any, baseline_model; see `EvaluatorSpec`.
             output_dict: evaluation and blessing.
-            exec_properties: settings, JSON with the keys `evaluation` and `data` of a run's settings.
+            exec_properties: settings, JSON with the keys `seed`, `evaluation` and `data` of a run's settings.
 
         Raises:
-            TextrailError: a threshold names an unknown metric, or there is no row to judge on.
+            TextrailError: a threshold names an unknown metric or slice, or there is no row to judge on.
         """
         # TFMA takes seconds to import, which building a pipeline need not wait for.
-        from components import judging
+        from components import judging, judging_classification, judging_translation
 
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = json.loads(exec_properties["settings"])
         folders = _model_folders(input_dict)
-        classes = {name: read_manifest(folder)["classes"] for name, folder in folders.items()}
-        names = classes["candidate"]
+        manifests = {name: read_manifest(folder) for name, folder in folders.items()}
+        shape = manifests["candidate"]["shape"]
+        judges: dict[str, type[judging.Judge]] = {"classification": judging_classification.ClassificationJudge,
+                                                  "translation": judging_translation.TranslationJudge}
+        judge = judges[shape](manifests, settings)
         thresholds = settings["evaluation"]["thresholds"]
-        check_thresholds(thresholds, names)
+        check_thresholds(thresholds, judge.metric_names(), slices=bool(judge.slice))
         split, pattern = _judging_split(input_dict["examples"])
         output = artifact_utils.get_single_uri(output_dict["evaluation"])
 
         progress.report(f"judging on the {split} split" + (", beside the served model" if len(folders) > 1 else ""))
         with self._make_beam_pipeline() as pipeline:
-            judging.evaluate(pipeline, pattern, folders, classes, settings["data"], settings["evaluation"]["bands"],
-                             output)
-        results = judging.read_results(output, names)
+            judging.evaluate(pipeline, pattern, folders, judge, output)
+        results = judging.read_results(output, judge)
+        check_thresholds(thresholds, list(results["metrics"]))
 
-        rows = judge(thresholds, results["metrics"], results["baseline_metrics"])
-        verdict = {"passed": all(row["verdict"] == "passed" for row in rows), "split": split, "rows": rows, **results}
+        rows = threshold_rows(thresholds, results["metrics"], results["baseline_metrics"])
+        verdict = {"passed": all(row["verdict"] == "passed" for row in rows), "shape": shape, "split": split,
+                   "rows": rows, **results}
         for key in ("metrics", "baseline_metrics"):
             verdict[key] = verdict[key] and {name: number(value) for name, value in verdict[key].items()}
         with fileio.open(os.path.join(output, VERDICT_FILE), "w") as file:
@@ -134,14 +140,13 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         Args:
             examples: raw Examples, with the split `test` or `validation`.
             model: the candidate, with the three signatures of `modules/serving.py`.
-            settings: a run's settings; `evaluation` and `data` are used.
+            settings: a run's settings; `seed`, `evaluation` and the columns under `data` are used.
             baseline_model: what `ServedModel` gives.
         """
         super().__init__(EvaluatorSpec(
             examples=examples, model=model, baseline_model=baseline_model,
             settings=json.dumps({
-                "evaluation": {"thresholds": settings["evaluation"]["thresholds"], "bands": {
-                    LENGTH: settings["evaluation"]["length_bands"], OVERLAP: settings["evaluation"]["overlap_bands"]}},
-                "data": {key: settings["data"][key] for key in ("text", "text_pair", "label")}}, sort_keys=True),
+                "seed": settings["seed"], "evaluation": settings["evaluation"],
+                "data": {key: settings["data"].get(key) for key in COLUMNS}}, sort_keys=True),
             evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
             blessing=types.Channel(type=standard_artifacts.ModelBlessing)))

@@ -1,4 +1,4 @@
-"""What a classifier's metrics are sliced by besides its labels: bands of length and, of pairs, of word overlap."""
+"""What metrics are sliced by besides labels and columns: bands of length and, of pairs, of word overlap."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 LENGTH, OVERLAP, LABEL = "length_band", "word_overlap", "label"
 # Pairs that share their words and still differ are the hard ones: the overlap is also crossed with the label.
 CROSSED = (OVERLAP, LABEL)
+# The slice of rows whose slicing column is empty.
+NO_VALUE = "(none)"
 
 
 def bands(values: Iterable[int], ends: Sequence[int], least: int) -> list[str]:
@@ -42,7 +44,7 @@ def word_overlap(first: str, second: str) -> int:
 def reading_order(name: str) -> tuple[bool, str, list[int], str]:
     """Sorts slices such as `word_overlap=26-50, label=no`: single ones before crossed ones, bands by their numbers."""
     parts = [part.partition("=") for part in name.split(", ")]
-    numbers = [int(digits) for column, _, value in parts if column in (LENGTH, OVERLAP)
+    # ">50" begins with 51.
+    numbers = [int(digits) + value.startswith(">") for column, _, value in parts if column in (LENGTH, OVERLAP)
                for digits in re.findall(r"\d+", value)]
-    # ">50" comes after "26-50" by having one number, larger than any start.
     return len(parts) > 1, ", ".join(column for column, _, _ in parts), numbers, name

@@ -15,38 +15,54 @@ from typing import Any
 from modules.errors import TextrailError
 
 VERDICT_FILE = "verdict.json"
+# Beside it, a folder of rows for a person to read: a file KIND.jsonl for each kind.
+SAMPLES = "samples"
+# Metrics that get worse as they grow.
+LOWER_IS_BETTER = ("loss",)
 # Differences below this are rounding of the arithmetic: 0.90 - 0.88 is 0.020000000000000018.
 ROUNDING = 1e-9
 
 
 def metric_names(classes: Sequence[str]) -> list[str]:
-    """The metrics that thresholds may name for these classes."""
+    """The metrics of a classifier that thresholds may name for these classes."""
     names = ["accuracy", "loss", "macro_f1", "mcc"] + (["auc"] if len(classes) == 2 else [])
     return names + [f"{kind}/{name}" for kind in ("precision", "recall", "f1") for name in classes]
 
 
-def check_thresholds(names: Iterable[str], classes: Sequence[str]) -> None:
+def translation_metric_names(values: Sequence[str] = ()) -> list[str]:
+    """The metrics of a translator that thresholds may name: of all rows, and of these values of `data.slice`."""
+    names = ["bleu", "chrf"]
+    return names + [f"{name}/{value}" for name in names for value in values]
+
+
+def check_thresholds(names: Iterable[str], known: Sequence[str], slices: bool = False) -> None:
     """Refuses thresholds on metrics that this model does not have.
 
+    Args:
+        names: the metrics that thresholds name.
+        known: the metrics that there are.
+        slices: whether `METRIC/VALUE` may stand for a metric of a slice whose values nobody knows yet.
+
     Raises:
-        TextrailError: there is no threshold, or one names an unknown metric or class.
+        TextrailError: there is no threshold, or one names an unknown metric, class or slice.
     """
-    names, known = list(names), metric_names(classes)
+    names = list(names)
     if not names:
         raise TextrailError("at least one threshold under evaluation.thresholds", "none",
-                            "Set for example evaluation.thresholds.accuracy.min=0.8.")
+                            f"Set for example evaluation.thresholds.{known[0]}.min.")
     for name in names:
-        if name not in known:
+        kind, slash, _ = name.partition("/")
+        if name not in known and not (slices and slash and kind in known):
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             raise TextrailError(f"evaluation.thresholds to name one of {', '.join(known)}", repr(name),
                                 f"The nearest is {nearest!r}.")
 
 
-def judge(thresholds: Mapping[str, Mapping[str, float | None]], metrics: Mapping[str, float],
-          baseline: Mapping[str, float] | None) -> list[dict[str, Any]]:
+def threshold_rows(thresholds: Mapping[str, Mapping[str, float | None]], metrics: Mapping[str, float],
+                   baseline: Mapping[str, float] | None) -> list[dict[str, Any]]:
     """Holds each threshold against the values; a value that is not a number fails.
 
-    Example: `judge({"loss": {"max_drop": 0.1}}, {"loss": 0.5}, {"loss": 0.3})` gives one failed row with
+    Example: `threshold_rows({"loss": {"max_drop": 0.1}}, {"loss": 0.5}, {"loss": 0.3})` gives one failed row with
     change 0.2 and why "0.5 is 0.2 worse than the served model's 0.3, allowed are 0.1".
 
     Args:
@@ -66,7 +82,7 @@ def judge(thresholds: Mapping[str, Mapping[str, float | None]], metrics: Mapping
 def _row(name: str, bounds: Mapping[str, float | None], value: float, baseline: float) -> dict[str, Any]:
     low, high, drop = (bounds.get(key) for key in ("min", "max", "max_drop"))
     change = value - baseline
-    worsening = change if name == "loss" else -change
+    worsening = change if name.partition("/")[0] in LOWER_IS_BETTER else -change
     reasons = []
     if math.isnan(value):
         reasons.append("not a number: the scores are broken, or the split has no such example")
@@ -91,6 +107,15 @@ def number(value: float) -> float | None:
 def load_verdict(folder: str | Path) -> dict[str, Any]:
     """The verdict in an `evaluation` artifact's folder."""
     return json.loads((Path(folder) / VERDICT_FILE).read_text("utf-8"))
+
+
+def load_samples(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows for a person to read in an `evaluation` artifact's folder: kind → rows; empty if none were kept.
+
+    Of translations the kinds are `worst` and `random`, and a row has source, reference, translation, score and chrf.
+    """
+    return {path.stem: [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+            for path in sorted((Path(folder) / SAMPLES).glob("*.jsonl"), reverse=True)}
 
 
 def verdict_sentence(verdict: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ from components.schema_gen import check_classes, class_names, read_curated
 from components.sources import make_source
 from components.splits_writer import check_no_split_is_empty, unusable
 from components.text_transform import check_positions, unknown_label, write_classes
-from components.verdict import check_thresholds
+from components.verdict import check_thresholds, metric_names
 from modules.classifier import (
     Classifier,
     layer_precision,
@@ -214,7 +214,7 @@ def _check_labels(sample: Sample, settings: Settings, classes: Sequence[str]) ->
     if sample.whole or settings.data.schema_file:   # A sample may have missed a class.
         if unknown:
             raise unknown_label(settings.data.label, classes, unknown[0])
-        check_thresholds(settings.evaluation.thresholds, classes)
+        check_thresholds(settings.evaluation.thresholds, metric_names(classes))
     if not sample.whole:
         return
     gate = settings.gate.model_dump()

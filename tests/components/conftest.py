@@ -76,21 +76,26 @@ def make_keyword_model(folder: Path, classes=("negative", "positive"), keywords=
     return folder
 
 
+def serialized(row: dict[str, str]) -> bytes:
+    """column → value as a serialized tf.Example."""
+    import tensorflow as tf
+    features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
+                for name, value in row.items()}
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
 @pytest.fixture(scope="session")
 def example_bytes():
     """text, label and, of pairs, another text → a serialized tf.Example."""
     def make(text: str, label: str, other: str | None = None) -> bytes:
-        import tensorflow as tf
-        features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
-                    for name, value in (("text", text), ("label", label), ("other", other)) if value is not None}
-        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+        return serialized({"text": text, "label": label} | ({"other": other} if other is not None else {}))
     return make
 
 
 @pytest.fixture(scope="session")
-def examples_artifact(example_bytes):
-    """folder, split → rows (text, label) or (text, label, other): an Examples artifact of gzip TFRecords."""
-    def make(folder: Path, splits: dict[str, list[tuple[str, ...]]]):
+def examples_artifact():
+    """folder, split → rows (text, label), (text, label, other) or column → value: an artifact of gzip TFRecords."""
+    def make(folder: Path, splits: dict[str, list[tuple[str, ...] | dict[str, str]]]):
         import tensorflow as tf
         from tfx.types import artifact_utils, standard_artifacts
         artifact = standard_artifacts.Examples()
@@ -101,6 +106,7 @@ def examples_artifact(example_bytes):
             path = folder / f"Split-{split}" / "data_tfrecord-00000-of-00001.gz"
             with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions("GZIP")) as writer:
                 for row in rows:
-                    writer.write(example_bytes(*row))
+                    named = row if isinstance(row, dict) else dict(zip(("text", "label", "other"), row, strict=False))
+                    writer.write(serialized(named))
         return artifact
     return make

@@ -43,7 +43,7 @@ def run(tmp_path, examples, model, thresholds, baseline=None, data=SINGLE):
     for name, artifact in outputs.items():
         artifact.uri = str(tmp_path / name)
     inputs = {"examples": [examples], "model": [model]} | ({"baseline_model": [baseline]} if baseline else {})
-    settings = {"evaluation": {"thresholds": thresholds, "bands": {"length_band": [2], "word_overlap": [50]}},
+    settings = {"evaluation": {"thresholds": thresholds, "length_bands": [2], "overlap_bands": [50]},
                 "data": data}
     context = Executor.Context(beam_pipeline_args=["--runner=DirectRunner"], tmp_dir=str(tmp_path), unique_id="1")
     Executor(context).Do(inputs, {name: [artifact] for name, artifact in outputs.items()},
@@ -131,12 +131,17 @@ def test_pairs_are_sliced_by_the_words_they_share(tmp_path, examples_artifact, c
             + [("good film", "negative", "Film: good!")] * 2     # all words, and still another label
             + [("bad", "negative", "it was poor")])              # none
     artifact = examples_artifact(tmp_path / "e", {"train": rows, "test": rows})
-    verdict, _ = run(tmp_path, artifact, candidate, {"accuracy": {"min": 0.1}}, data={**SINGLE, "text_pair": "other"})
+    verdict, _ = run(tmp_path, artifact, candidate, {"accuracy": {"min": 0.1}, "accuracy/Film: good!": {"min": 0.1}},
+                     data={**SINGLE, "text_pair": "other", "slice": "other"})
     slices = {item["slice"]: (item["examples"], item["metrics"]["accuracy"]) for item in verdict["slices"]
               if "word_overlap" in item["slice"]}
     assert slices == {"word_overlap=0-50": (1, 1.0), "word_overlap=>50": (5, 0.6),
                       "label=negative, word_overlap=0-50": (1, 1.0), "label=negative, word_overlap=>50": (2, 0.0),
                       "label=positive, word_overlap=>50": (3, 1.0)}
+    # The settings may name a column, here the second text, whose values slice, and bound the metrics of one.
+    assert [row["verdict"] for row in verdict["rows"]] == ["passed", "failed"]
+    assert verdict["metrics"]["accuracy/a film, good"] == 1.0
+    assert ("other=it was poor", 1) in [(part["slice"], part["examples"]) for part in verdict["slices"]]
 
 
 def test_a_label_that_the_model_does_not_know_is_told(tmp_path, examples_artifact, candidate):
@@ -155,9 +160,9 @@ def test_component_takes_channels_and_settings():
     channels = {name: types.Channel(type=kind) for name, kind in (
         ("examples", standard_artifacts.Examples), ("model", standard_artifacts.Model))}
     evaluation = {"thresholds": {"accuracy": {"min": 0.5}}, "length_bands": [16, 32], "overlap_bands": [50]}
-    settings = {"evaluation": evaluation, "data": SINGLE}
+    settings = {"seed": 3, "evaluation": evaluation, "data": {**SINGLE, "path": "rows.csv"}, "training": {}}
     component = Evaluator(settings=settings, **channels)
     assert component.outputs["blessing"].type is standard_artifacts.ModelBlessing
-    # The cache sees both: a threshold and a band.
-    assert json.loads(component.exec_properties["settings"])["evaluation"] == {
-        "thresholds": evaluation["thresholds"], "bands": {"length_band": [16, 32], "word_overlap": [50]}}
+    # The cache sees thresholds and bands, and nothing that judging does not read.
+    assert json.loads(component.exec_properties["settings"]) == {
+        "seed": 3, "evaluation": evaluation, "data": {**SINGLE, "target": None, "slice": None}}
