@@ -34,7 +34,7 @@ def ours_into(out: Path) -> None:
     from tfx.types import standard_artifacts
 
     from components.example_gen import Executor
-    from pipelines.sections import Data
+    from pipelines.classification_sections import Data
 
     examples = standard_artifacts.Examples()
     examples.uri = str(out)

@@ -10,7 +10,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics
 
 from components.artifacts import DataBlessing
-from components.rows import empty_text
+from components.rows import Columns, empty_text, wanted
 from components.schema_gen import label_counts
 from components.splits_writer import SKIPPED, read_skipped
 from components.versions import read_manifest, served_version
@@ -42,7 +42,7 @@ class Finding(NamedTuple):
 @component
 def AnomalyGate(examples: InputArtifact[Examples], anomalies: InputArtifact[ExampleAnomalies],
                 statistics: InputArtifact[ExampleStatistics], blessing: OutputArtifact[DataBlessing],
-                text: Parameter[str], label: Parameter[str], gate: Parameter[str], destination: Parameter[str] = ""):
+                columns: Parameter[str], gate: Parameter[str], destination: Parameter[str] = ""):
     """Raises when the data has anomalies that nobody accepted, and reports on it when it may pass.
 
     Args:
@@ -50,9 +50,8 @@ def AnomalyGate(examples: InputArtifact[Examples], anomalies: InputArtifact[Exam
         anomalies: of every split, from ExampleValidator.
         statistics: of every split.
         blessing: `report.json`: what `measure` gives and `accepted`, a list of split, feature and reason.
-        text: JSON list of the text features.
-        label: the label feature.
-        gate: JSON with `max_label_drift`, `max_empty_text`, `max_skipped_rows`, `accept`.
+        columns: JSON that names the features by what they are for, as `rows.wanted` takes it.
+        gate: JSON with `max_empty_text`, `max_skipped_rows`, `accept` and, where there is a label, `max_label_drift`.
         destination: where models are pushed to. What is served from there is looked up when the data is judged, so
             it does not count for the cache: pushing a model does not judge the same data again.
 
@@ -65,8 +64,9 @@ def AnomalyGate(examples: InputArtifact[Examples], anomalies: InputArtifact[Exam
 
     splits = artifact_utils.decode_split_names(statistics.split_names)
     stats = {split: _read_statistics(statistics, split) for split in splits}
-    settings, texts = json.loads(gate), json.loads(text)
-    report = measure(stats, texts, label, served_label_counts(destination), read_skipped(examples.uri))
+    settings, features = json.loads(gate), wanted(json.loads(columns))
+    label = features.name("label")
+    report = measure(stats, features, served_label_counts(destination), read_skipped(examples.uri))
     findings = [finding for split in artifact_utils.decode_split_names(anomalies.split_names)
                 for finding in schema_findings(split, _read_anomalies(anomalies, split), label)]
     findings += bound_findings(report, label, settings)
@@ -78,7 +78,7 @@ def AnomalyGate(examples: InputArtifact[Examples], anomalies: InputArtifact[Exam
     io_utils.write_string_file(f"{blessing.uri}/{REPORT}", json.dumps(report, indent=1, ensure_ascii=False))
 
 
-def measure(statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList], texts: Iterable[str], label: str,
+def measure(statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList], columns: Columns,
             served: Mapping[str, int], skipped: Mapping[str | None, Mapping[str, int]]) -> dict[str, Any]:
     """What the bounds are held against.
 
@@ -86,8 +86,7 @@ def measure(statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList
 
     Args:
         statistics: split → its statistics; one split is "train".
-        texts: the text features.
-        label: the label feature.
+        columns: what is read.
         served: label → rows that the model served now was trained on; empty if none is served.
         skipped: split, or None for those before splitting → reason → rows that were read but are in no split.
 
@@ -95,11 +94,13 @@ def measure(statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList
         `label_counts` {split: {label: rows}}, `empty_text` {split: {feature: share of the rows read, skipped ones
         included, that are missing or blank}}, `skipped` {split: `share` of the rows read, `reasons` {reason: rows},
         most frequent first}, `unlabelled` {split: share of rows whose label is missing or blank},
-        `label_drift` {split or "served": largest difference of one label's share from train's}.
+        `label_drift` {split or "served": largest difference of one label's share from train's}. Without a label, what
+        is told of it is empty.
     """
-    counts = {split: label_counts(proto, label) for split, proto in statistics.items()}
+    label, texts = columns.name("label"), columns.texts
+    counts = {split: label_counts(proto, label) for split, proto in statistics.items()} if label else {}
     others = {split: found for split, found in counts.items() if split != "train"}
-    if served:
+    if served and label:
         others["served"] = dict(served)
     rows = {split: proto.datasets[0].num_examples for split, proto in statistics.items()}
     empty = {split: {name: empty_share(proto, name) for name in texts} for split, proto in statistics.items()}
@@ -116,7 +117,7 @@ def measure(statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList
         "label_counts": counts,
         "empty_text": empty,
         "skipped": left_out,
-        "unlabelled": {split: empty_share(proto, label) for split, proto in statistics.items()},
+        "unlabelled": {split: empty_share(proto, label) for split, proto in statistics.items()} if label else {},
         "label_drift": {split: drift(counts["train"], found) for split, found in others.items()},
     }
 
@@ -140,7 +141,7 @@ def empty_share(statistics: statistics_pb2.DatasetFeatureStatisticsList, name: s
     return (dataset.num_examples - present + blank) / dataset.num_examples
 
 
-def schema_findings(split: str, anomalies: anomalies_pb2.Anomalies, label: str) -> list[Finding]:
+def schema_findings(split: str, anomalies: anomalies_pb2.Anomalies, label: str | None) -> list[Finding]:
     """TFDV's anomalies of one split as findings."""
     findings = []
     for feature, info in sorted(anomalies.anomaly_info.items()):
@@ -156,8 +157,9 @@ def schema_findings(split: str, anomalies: anomalies_pb2.Anomalies, label: str) 
     return findings
 
 
-def bound_findings(report: Mapping[str, Any], label: str, gate: Mapping[str, Any]) -> list[Finding]:
+def bound_findings(report: Mapping[str, Any], label: str | None, gate: Mapping[str, Any]) -> list[Finding]:
     """Rows without a label, and drift and empty texts beyond the bounds of the settings."""
+    label = label or ""   # Without one the report tells nothing of it.
     findings = [Finding(split, label, f"{share:.1%} of the rows have no label", "label or remove them",
                         acceptable=False)
                 for split, share in report["unlabelled"].items() if share > 0]

@@ -37,13 +37,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """
         data = json.loads(exec_properties["data"])
         examples = artifact_utils.get_single_instance(output_dict["examples"])
-        source, names = make_source(data), wanted(data)
+        source = make_source(data)
         pieces = source.pieces()
         plan = splits_writer.Plan(pieces, data["split"], splits_writer.SHARD_BYTES)
         temp = os.path.join(examples.uri, "temp")
         try:
             with self._make_beam_pipeline() as pipeline:
-                splits_writer.write_splits(pipeline, source, names, pieces, plan, examples.uri, temp)
+                splits_writer.write_splits(pipeline, source, wanted(data), pieces, plan, examples.uri, temp)
             counts = splits_writer.finish(examples.uri, temp, plan, skip=data["bad_rows"] == "skip")
         finally:
             if fileio.exists(temp):
@@ -73,7 +73,7 @@ class ExampleGenSpec(component_spec.ComponentSpec):
 
 
 class ExampleGen(base_beam_component.BaseBeamComponent):
-    """Reads labelled text.
+    """Reads rows of text.
 
     Needs no driver of its own: what the cache must know of the data stands in `fingerprint`.
 

@@ -3,12 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 SPLITS = ("train", "validation", "test")
 NUL = "\udc00"   # Stands for a NUL byte while a line is text: Python 3.10's csv module refuses the real one.
 
-Row = tuple[bytes, ...]   # UTF-8 values of the wanted columns: text, (second text,) label.
+Row = tuple[bytes, ...]   # UTF-8 values, one for each of the `Columns`.
+
+
+class Role(NamedTuple):
+    """What a column is for.
+
+    Attributes:
+        read: whether the model reads it. What it reads, and nothing else, decides a row's split: the same text stays in
+            one split, whatever it is labelled or translated as.
+        text: whether it is free text, which may not be blank more often than the gate allows.
+    """
+
+    read: bool = False
+    text: bool = False
+
+
+# The keys of `data` that name columns, in the order of a row's values: what is read comes first.
+ROLES = {"text": Role(read=True, text=True), "text_pair": Role(read=True, text=True), "target": Role(text=True),
+         "label": Role(), "slice": Role()}
+
+
+class Columns(NamedTuple):
+    """The columns that are taken from the data, in the order of a row's values.
+
+    Attributes:
+        names: of the columns.
+        roles: of `ROLES`, for each.
+    """
+
+    names: tuple[str, ...]
+    roles: tuple[str, ...]
+
+    @property
+    def read(self) -> int:
+        """How many values of a row, from the first, the model reads."""
+        return sum(ROLES[role].read for role in self.roles)
+
+    @property
+    def texts(self) -> list[str]:
+        """Names of the columns of free text."""
+        return [name for name, role in zip(self.names, self.roles, strict=True) if ROLES[role].text]
+
+    def place(self, role: str) -> int | None:
+        """Where in a row the value of a role stands; none where no column has it."""
+        return self.roles.index(role) if role in self.roles else None
+
+    def name(self, role: str) -> str | None:
+        """The column of a role; none where there is none."""
+        place = self.place(role)
+        return None if place is None else self.names[place]
 
 
 class BadRow(NamedTuple):
@@ -65,9 +114,20 @@ class Source(Protocol):
         """Every row of a part, usable or not, holding only a few of them in memory."""
 
 
-def wanted(data: dict) -> list[str]:
-    """Names of the columns that are read, in the order of a row's values: text, (second text,) label."""
-    return [name for name in (data["text"], data.get("text_pair"), data["label"]) if name is not None]
+def wanted(data: Mapping[str, Any]) -> Columns:
+    """The columns that `data` names by what they are for.
+
+        >>> wanted({"text": "review", "label": "sentiment", "text_pair": None, "source": "csv"})
+        Columns(names=('review', 'sentiment'), roles=('text', 'label'))
+    """
+    roles = tuple(role for role in ROLES if data.get(role))
+    return Columns(tuple(data[role] for role in roles), roles)
+
+
+def column_keys(columns: Columns) -> str:
+    """The keys that name these columns, for errors: "data.text or data.label"."""
+    *most, last = (f"data.{role}" for role in columns.roles)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def empty_text(name: str) -> str:
@@ -75,14 +135,14 @@ def empty_text(name: str) -> str:
     return f"empty text in '{name}'"
 
 
-def checked_row(values: Sequence[str], names: Sequence[str], label_names: Mapping[str, str] | None = None) -> Row:
+def checked_row(values: Sequence[str], columns: Columns, label_names: Mapping[str, str] | None = None) -> Row:
     """Encodes a row's values as UTF-8.
 
     Args:
-        values: decoded with `errors="surrogateescape"`, text first and label last, as `wanted` orders them.
-        names: their columns.
+        values: decoded with `errors="surrogateescape"`, in the order of the columns.
+        columns: whose they are.
         label_names: `data.label_names` of the settings, the class that each label stands for; a class's own name
-            stays. Empty or none where labels are classes' names.
+            stays. Empty or none where labels are classes' names, or there are none.
 
     Returns:
         The values as UTF-8.
@@ -90,25 +150,24 @@ def checked_row(values: Sequence[str], names: Sequence[str], label_names: Mappin
     Raises:
         ValueError: the reason why the row cannot be used.
 
-    Example:
-        >>> checked_row(["fine", "pos"], ["review", "sentiment"])
+    Example, with columns `wanted({"text": "review", "label": "sentiment"})`:
+        >>> checked_row(["fine", "pos"], columns)
         (b'fine', b'pos')
-        >>> checked_row(["fine", " "], ["review", "sentiment"])
+        >>> checked_row(["fine", " "], columns)
         ValueError: no label in 'sentiment'
-        >>> checked_row(["fine", "1"], ["review", "sentiment"], {"0": "neg", "1": "pos"})
+        >>> checked_row(["fine", "1"], columns, {"0": "neg", "1": "pos"})
         (b'fine', b'pos')
     """
     row = []
-    for value, name in zip(values, names, strict=True):
+    for value, name, role in zip(values, *columns, strict=True):
         if not value or value.isspace():
-            raise ValueError(f"no label in '{name}'" if name == names[-1] else empty_text(name))
+            raise ValueError(empty_text(name) if ROLES[role].text else f"no {role} in '{name}'")
+        if role == "label" and label_names:
+            if value not in label_names and value not in label_names.values():
+                raise ValueError(f"{value!r} in '{name}', which data.label_names does not name")
+            value = label_names.get(value, value)
         try:
             row.append(value.encode())
         except UnicodeEncodeError:
             raise ValueError(f"NUL byte in '{name}'" if NUL in value else f"invalid UTF-8 in '{name}'") from None
-    if label_names:
-        label = values[-1]
-        if label not in label_names and label not in label_names.values():
-            raise ValueError(f"{label!r} in '{names[-1]}', which data.label_names does not name")
-        row[-1] = label_names.get(label, label).encode()
     return tuple(row)

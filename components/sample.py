@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from components.rows import BadRow, Row, Source
+from components.rows import BadRow, Columns, Row, Source
 from components.splits_writer import SHARD_BYTES, Plan, row_digest
 
 SAMPLE_BYTES = 64 << 20   # Text that is read in a second or two. Smaller data sets are read whole.
@@ -29,13 +29,14 @@ class Sample(NamedTuple):
     whole: bool
 
 
-def take_sample(source: Source, shares: dict[str, float], limit: int = SAMPLE_BYTES) -> Sample:
+def take_sample(source: Source, columns: Columns, shares: dict[str, float], limit: int = SAMPLE_BYTES) -> Sample:
     """Reads the beginning of each piece, and each row into the split that a run would put it in.
 
     Where the rows of a split are sorted by label, it is read on until a second label shows.
 
     Args:
         source: what is read.
+        columns: of its rows.
         shares: split → share of the rows whose piece names no split.
         limit: text to read, in bytes; each piece gets its part of it.
 
@@ -51,11 +52,12 @@ def take_sample(source: Source, shares: dict[str, float], limit: int = SAMPLE_BY
     labels: dict[str | None, set[bytes]] = defaultdict(set)
     bad: list[BadRow] = []
     read, whole = 0, True
+    texts, label = columns.read, columns.place("label")
     for number, piece in enumerate(pieces):
         counts: dict[str, int] = defaultdict(int)
         size, share, seen, scale = 0, limit * piece.size / total, labels[piece.split], 1.0
         for row in source.read(piece):
-            if size >= share and (len(seen) > 1 or number < last[piece.split]):
+            if size >= share and (len(seen) > 1 or label is None or number < last[piece.split]):
                 whole, scale = False, max(piece.size / max(size, 1), 1.0)
                 break
             read += 1
@@ -63,11 +65,12 @@ def take_sample(source: Source, shares: dict[str, float], limit: int = SAMPLE_BY
                 bad.append(row)
                 size += len(row.row)
                 continue
-            split, _ = plan.shard_of(row_digest(row), piece.split)
+            split, _ = plan.shard_of(row_digest(row[:texts]), piece.split)
             counts[split] += 1
-            if size < share or row[-1] not in seen:
+            if size < share or label is None or row[label] not in seen:
                 rows[split].append(row)
-            seen.add(row[-1])
+            if label is not None:
+                seen.add(row[label])
             size += sum(map(len, row)) + len(row)   # A separator or line end behind each value.
         for split, count in counts.items():
             estimates[split] += count * scale

@@ -10,21 +10,21 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import ExampleStatistics, Schema
 
 from components.files import content_hash, describe_missing, find, nearest, open_file
+from components.rows import Columns, column_keys, wanted
 from modules.errors import TextrailError
 
 FILE_NAME = "schema.pbtxt"
 
 
 @component
-def SchemaGen(statistics: InputArtifact[ExampleStatistics], schema: OutputArtifact[Schema], text: Parameter[str],
-              label: Parameter[str], curated: Parameter[str] = "", fingerprint: Parameter[str] = ""):
+def SchemaGen(statistics: InputArtifact[ExampleStatistics], schema: OutputArtifact[Schema], columns: Parameter[str],
+              curated: Parameter[str] = "", fingerprint: Parameter[str] = ""):
     """Writes the schema of a text data set.
 
     Args:
         statistics: with a split "train".
         schema: what is written.
-        text: JSON list of the text features.
-        label: the label feature.
+        columns: JSON that names the features by what they are for, as `rows.wanted` takes it.
         curated: path of a schema to take as it is once checked; "" infers one.
         fingerprint: of the curated file, for the cache: `schema_fingerprint(curated)`.
 
@@ -34,11 +34,11 @@ def SchemaGen(statistics: InputArtifact[ExampleStatistics], schema: OutputArtifa
     from tfx.components.statistics_gen import stats_artifact_utils
     from tfx.utils import io_utils
 
-    texts = json.loads(text)
+    features = wanted(json.loads(columns))
     if curated:
-        result = read_curated(curated, texts, label)
+        result = read_curated(curated, features)
     else:
-        result = infer_schema(stats_artifact_utils.load_statistics(statistics, "train").proto(), texts, label)
+        result = infer_schema(stats_artifact_utils.load_statistics(statistics, "train").proto(), features)
     io_utils.write_pbtxt_file(f"{schema.uri}/{FILE_NAME}", result)
 
 
@@ -57,17 +57,15 @@ def schema_fingerprint(curated: str | None) -> str:
     return content_hash(files[0])
 
 
-def infer_schema(statistics: statistics_pb2.DatasetFeatureStatisticsList, texts: list[str], label: str
-                 ) -> schema_pb2.Schema:
+def infer_schema(statistics: statistics_pb2.DatasetFeatureStatisticsList, columns: Columns) -> schema_pb2.Schema:
     """A schema from the statistics of the training split.
 
-    Text features: one string in every row, any string. Label: one string in every row, one of those seen, sorted.
-    Other features keep what TFDV infers.
+    Each column: one string in every row. The label's are those seen, sorted; the others take any string. Other features
+    keep what TFDV infers.
 
     Args:
         statistics: of the training split.
-        texts: the text features.
-        label: the label feature.
+        columns: what is read.
 
     Raises:
         TextrailError: a feature is missing or no string, or the label takes one value, or too many to be classes.
@@ -75,20 +73,30 @@ def infer_schema(statistics: statistics_pb2.DatasetFeatureStatisticsList, texts:
     import tensorflow_data_validation as tfdv
 
     schema = tfdv.infer_schema(statistics, infer_feature_shape=False)
-    for name in (*texts, label):
-        _require_string(schema, name, "the training split")
+    for name in columns.names:
+        _require_string(schema, name, "the training split", columns)
         feature = tfdv.get_feature(schema, name)
         feature.presence.min_fraction, feature.presence.min_count = 1.0, 1
         feature.shape.dim.add(size=1)
         _drop_domain(schema, feature)
+    if label := columns.name("label"):
+        tfdv.set_domain(schema, label, schema_pb2.StringDomain(name=label, value=_classes(statistics, label)))
+    return schema
+
+
+def _classes(statistics: statistics_pb2.DatasetFeatureStatisticsList, label: str) -> list[str]:
+    """The values of a label, sorted.
+
+    Raises:
+        TextrailError: there is one, or too many to be classes.
+    """
     counts = label_counts(statistics, label)
     unique = next(f for f in statistics.datasets[0].features if _name(f) == label).string_stats.unique
     if unique > len(counts):
         raise TextrailError(f"a label {label!r} with some hundred classes at most", f"{unique} different values",
                             "Name the column with the class names in data.label.")
     check_classes(list(counts), label)
-    tfdv.set_domain(schema, label, schema_pb2.StringDomain(name=label, value=sorted(counts)))
-    return schema
+    return sorted(counts)
 
 
 def check_classes(names: Sequence[str], label: str) -> None:
@@ -106,13 +114,12 @@ def check_classes(names: Sequence[str], label: str) -> None:
             raise TextrailError(f"class names of one line in {label!r}", repr(name), "Rename the class in the data.")
 
 
-def read_curated(path: str, texts: list[str], label: str) -> schema_pb2.Schema:
+def read_curated(path: str, columns: Columns) -> schema_pb2.Schema:
     """Reads a schema that someone keeps by hand, as it is.
 
     Args:
         path: a text-format `schema.pbtxt`, local or a URI.
-        texts: the text features it must have.
-        label: the label feature it must have, with a domain of at least two classes.
+        columns: the features it must have; a label with a domain of at least two classes.
 
     Raises:
         TextrailError: it cannot be read or lacks any of these.
@@ -124,9 +131,10 @@ def read_curated(path: str, texts: list[str], label: str) -> schema_pb2.Schema:
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise TextrailError(f"a schema in protobuf's text format in {path}", f"something else ({error})",
                             "Start from the one a run without data.schema_file writes, under SchemaGen.") from error
-    for name in (*texts, label):
-        _require_string(schema, name, path)
-    if len(class_names(schema, label)) < 2:
+    for name in columns.names:
+        _require_string(schema, name, path, columns)
+    label = columns.name("label")
+    if label and len(class_names(schema, label)) < 2:
         raise TextrailError(f"a string domain with at least two classes for the label {label!r} in {path}",
                             f"{class_names(schema, label)}", "Add the class names to its string_domain.")
     return schema
@@ -151,15 +159,15 @@ def _name(feature: statistics_pb2.FeatureNameStatistics) -> str:
     return feature.name or ".".join(feature.path.step)
 
 
-def _require_string(schema: schema_pb2.Schema, name: str, where: str) -> None:
+def _require_string(schema: schema_pb2.Schema, name: str, where: str, columns: Columns) -> None:
     types = {feature.name: feature.type for feature in schema.feature}
     if name not in types:
         raise TextrailError(f"a feature {name!r} in {where}", f"only {', '.join(types)}{nearest(name, types)}",
-                            "Correct data.text, data.text_pair or data.label.")
+                            f"Correct {column_keys(columns)}.")
     if types[name] != schema_pb2.BYTES:
         raise TextrailError(f"strings in the feature {name!r} of {where}",
                             f"the type {schema_pb2.FeatureType.Name(types[name])}",
-                            "Write it as strings, or name another column in data.text or data.label.")
+                            f"Write it as strings, or name another column in {column_keys(columns)}.")
 
 
 def _drop_domain(schema: schema_pb2.Schema, feature: schema_pb2.Feature) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from components import files
-from components.rows import NUL, BadRow, Piece, Row, checked_row, wanted
+from components.rows import NUL, BadRow, Piece, Row, checked_row, column_keys, wanted
 from components.split_files import GZIP_FACTOR, find_split_files, split_fingerprint
 from modules.errors import TextrailError
 
@@ -24,20 +24,21 @@ Parsed = tuple[int, "list[str] | str"]   # Line where a row starts, and its fiel
 
 
 class CsvSource:
-    """Rows of CSV files: columns by name from a header row, each file read from start to end.
+    """Rows of CSV files: columns by name, from a header row or the settings, each file read from start to end.
 
     Lines end with LF or CRLF; inside quotes both, and a lone CR, belong to the text. Lines with nothing on them are
     not rows. Every other line is part of a row that is either returned or reported.
 
     Args:
-        data: `sections.Data` as a dict; of its keys `path`, `text`, `text_pair`, `label`, `label_names`,
-            `delimiter`, `quoting`.
+        data: `sections.Data` as a dict; of its keys `path`, those that name columns (`rows.ROLES`), `label_names`,
+            `columns`, `delimiter`, `quoting`.
     """
 
     def __init__(self, data: dict):
         self._path = data["path"]
-        self._names = wanted(data)
+        self._columns = wanted(data)
         self._label_names = data.get("label_names")
+        self._header = data.get("columns") or []
         self._delimiter = data.get("delimiter", "auto")
         self._quoting = data.get("quoting", "standard")
 
@@ -67,32 +68,37 @@ class CsvSource:
         """
         path, = piece.where
         with open_rows(path, self._delimiter, self._quoting) as (rows, lines):
-            columns, width = self._columns(rows, path)
+            columns, width = self._places(rows, path)
             for line, fields in rows:
                 if isinstance(fields, str):
                     yield BadRow(path, line, lines.number, fields, lines.preview())
                 elif len(fields) != width:
-                    reason = f"{len(fields)} columns where the header has {width}"
+                    where = "data.columns" if self._header else "the header"
+                    reason = f"{len(fields)} columns where {where} has {width}"
                     yield BadRow(path, line, lines.number, reason, lines.preview())
                 else:
                     try:
-                        yield checked_row([fields[column] for column in columns], self._names, self._label_names)
+                        yield checked_row([fields[column] for column in columns], self._columns, self._label_names)
                     except ValueError as reason:
                         yield BadRow(path, line, lines.number, str(reason), lines.preview())
 
-    def _columns(self, rows: Iterator[Parsed], path: str) -> tuple[list[int], int]:
-        """Reads the header. Returns the positions of the wanted columns and how many columns there are."""
-        _, header = next(rows, (0, "an empty file"))
+    def _places(self, rows: Iterator[Parsed], path: str) -> tuple[list[int], int]:
+        """Reads the header, if any. Returns the places of the wanted columns and how many columns there are."""
+        header: list[str] | str = self._header
+        if not header:
+            _, header = next(rows, (0, "an empty file"))
         if isinstance(header, str):
-            raise TextrailError(f"a header row in {path}", header, "Give the file a first row with the column names.")
-        for name in self._names:
+            raise TextrailError(f"a header row in {path}", header, "Give the file a first row with the column names, "
+                                "or name them in data.columns.")
+        for name in self._columns.names:
             if header.count(name) != 1:
                 found = ", ".join(repr(column) for column in header)
                 what = "several of that name" if name in header else files.nearest(name, header).lstrip(", ")
                 raise TextrailError(
                     f"one column '{name}' in {path}", f"the columns {found}{what and f' ({what})'}",
-                    "Correct data.text, data.text_pair or data.label; one column only may point to data.delimiter.")
-        return [header.index(name) for name in self._names], len(header)
+                    f"Correct {column_keys(self._columns)}; one column only may point to data.delimiter, a row in the "
+                    "place of names to data.columns.")
+        return [header.index(name) for name in self._columns.names], len(header)
 
 
 def separator(delimiter: str, path: str) -> str:

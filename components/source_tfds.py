@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from components import files
-from components.rows import NUL, SPLITS, BadRow, Piece, Row, checked_row, wanted
+from components.rows import NUL, SPLITS, BadRow, Piece, Row, checked_row, column_keys, wanted
 from modules.errors import TextrailError
 from modules.progress import report
 
@@ -32,8 +32,8 @@ class TfdsSource:
     TFDS gives rows without one, makes a bad row.
 
     Args:
-        data: `sections.Data` as a dict; of its keys `name`, `data_dir`, `download`, `splits`, `text`, `text_pair`,
-            `label`, `label_names`.
+        data: `sections.Data` as a dict; of its keys `name`, `data_dir`, `download`, `splits`, `label_names`, and those
+            that name columns (`rows.ROLES`).
     """
 
     def __init__(self, data: dict):
@@ -43,7 +43,7 @@ class TfdsSource:
             data.get("data_dir") or os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets"))
         self._download = data.get("download", False)
         self._splits = data.get("splits") or {}
-        self._names = wanted(data)
+        self._columns = wanted(data)
         self._label_names = data.get("label_names")
 
     def fingerprint(self) -> str:
@@ -86,17 +86,17 @@ class TfdsSource:
         tfds = _tfds()
         folder, official, part, parts = piece.where
         builder = tfds.builder_from_directory(folder)
-        texts = [_as_text(builder.info.features[name]) for name in self._names]
+        texts = [_as_text(builder.info.features[name]) for name in self._columns.names]
         rows = builder.as_dataset(
             split=tfds.even_splits(official, parts)[part],
-            decoders=tfds.decode.PartialDecoding(dict.fromkeys(self._names, True)),
+            decoders=tfds.decode.PartialDecoding(dict.fromkeys(self._columns.names, True)),
             read_config=tfds.ReadConfig(add_tfds_id=True, interleave_cycle_length=1))
         for batch in rows.batch(BATCH).as_numpy_iterator():
-            columns = [batch[name] for name in self._names]
+            columns = [batch[name] for name in self._columns.names]
             for record, *values in zip(batch["tfds_id"], *columns, strict=True):
                 values = [text(value) for text, value in zip(texts, values, strict=True)]
                 try:
-                    yield checked_row(values, self._names, self._label_names)
+                    yield checked_row(values, self._columns, self._label_names)
                 except ValueError as reason:
                     # TFDS's id of a record is its file's name, two underscores, its number in the file.
                     file, _, number = record.decode().rpartition("__")
@@ -149,17 +149,17 @@ class TfdsSource:
         return by_config[default]
 
     def _check_features(self, builder: Any) -> None:
-        for name in self._names:
+        for name in self._columns.names:
             features = builder.info.features
             if name not in features:
                 raise TextrailError(
                     f"the feature '{name}' in {builder.info.full_name}",
                     f"the features {', '.join(map(repr, features))}{files.nearest(name, features)}",
-                    "Correct data.text, data.text_pair or data.label.")
+                    f"Correct {column_keys(self._columns)}.")
             kind = features[name].tf_dtype
             if features[name].shape != () or not (kind.name == "string" or kind.is_integer or kind.is_bool):
                 raise TextrailError(f"one string or integer a row in '{name}' of {builder.info.full_name}",
-                                    repr(features[name]), "Choose another feature in data.text or data.label.")
+                                    repr(features[name]), f"Choose another feature in {column_keys(self._columns)}.")
 
     def _official_splits(self, builder: Any) -> dict[str, str]:
         """Our split → TFDS's, checked: train and validation are there, and no row belongs to two of ours."""

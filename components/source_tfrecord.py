@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from components import files
-from components.rows import NUL, BadRow, Piece, Row, checked_row, wanted
+from components.rows import NUL, ROLES, BadRow, Piece, Row, checked_row, column_keys, wanted
 from components.split_files import GZIP_FACTOR, find_split_files, split_fingerprint
 from components.tfrecord_folder import FIX, MANIFEST, manifest_of, read_shards
 from components.tfrecords import Record, is_compressed, read_records
@@ -29,18 +29,19 @@ class _Part(NamedTuple):
 
 
 class TfrecordSource:
-    """Rows of tf.Examples: one text, or one integer for the label, in each wanted feature.
+    """Rows of tf.Examples: one text, or of what is no free text one integer, in each wanted feature.
 
     An integer becomes its digits, since labels are strings; `data.label_names` names them. A record that cannot be
     used is a bad row; a file that is damaged stops everything, for what stands behind the damage is lost.
 
     Args:
-        data: `sections.Data` as a dict; of its keys `path`, `text`, `text_pair`, `label`, `label_names`.
+        data: `sections.Data` as a dict; of its keys `path`, `label_names`, and those that name columns
+            (`rows.ROLES`).
     """
 
     def __init__(self, data: dict):
         self._path = data["path"]
-        self._names = wanted(data)
+        self._columns = wanted(data)
         self._label_names = data.get("label_names")
 
     def fingerprint(self) -> str:
@@ -82,8 +83,8 @@ class TfrecordSource:
             try:
                 if features is None:
                     raise ValueError("not a serialized tf.Example")
-                values = [_text(features, name, name == self._names[-1]) for name in self._names]
-                yield checked_row(values, self._names, self._label_names)
+                values = [_text(features, name, ROLES[role].text) for name, role in zip(*self._columns, strict=True)]
+                yield checked_row(values, self._columns, self._label_names)
             except ValueError as reason:
                 yield BadRow(path, record.number, record.number, str(reason), self._preview(record), record.offset)
         if digest and digest.hexdigest() != sha256:
@@ -110,13 +111,13 @@ class TfrecordSource:
             if not records:
                 continue
             found = sorted({name for record in records for name in _features(record.data) or ()})
-            for name in self._names:
+            for name in self._columns.names:
                 if name not in found:
                     raise TextrailError(
                         f"the feature '{name}' in the tf.Examples of {path}",
                         f"the features {', '.join(map(repr, found))}{files.nearest(name, found)}" if found
                         else "records that are no tf.Examples",
-                        "Correct data.text, data.text_pair or data.label.")
+                        f"Correct {column_keys(self._columns)}.")
             return path
         return paths[0]
 
@@ -125,7 +126,7 @@ class TfrecordSource:
         features = _features(record.data)
         if features is None:
             return record.data[:PREVIEW_CHARS].decode("utf-8", "backslashreplace")
-        shown = [f"{name}: {', '.join(map(_shown, _values(features, name)[1]))}" for name in self._names]
+        shown = [f"{name}: {', '.join(map(_shown, _values(features, name)[1]))}" for name in self._columns.names]
         return " | ".join(shown)[:PREVIEW_CHARS]
 
 
@@ -149,7 +150,7 @@ def _values(features: Any, name: str) -> tuple[str, Any]:
     return kind or "", getattr(feature, kind).value if kind else []
 
 
-def _text(features: Any, name: str, is_label: bool) -> str:
+def _text(features: Any, name: str, free_text: bool) -> str:
     """The one value of a feature as text, the empty text where there is none.
 
     Raises:
@@ -162,10 +163,10 @@ def _text(features: Any, name: str, is_label: bool) -> str:
         raise ValueError(f"{len(values)} values in '{name}', where one is needed")
     if kind == "bytes_list":
         return values[0].decode("utf-8", "surrogateescape").replace("\0", NUL)
-    if kind == "int64_list" and is_label:
+    if kind == "int64_list" and not free_text:
         return str(values[0])
     raise ValueError(f"{'an integer' if kind == 'int64_list' else 'a float'} in '{name}', where "
-                     f"{'text or an integer' if is_label else 'text'} is needed")
+                     f"{'text' if free_text else 'text or an integer'} is needed")
 
 
 def _shown(value: Any) -> str:

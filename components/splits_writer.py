@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import tensorflow as tf
 
-from components.rows import SPLITS, BadRow, Piece, Row, Source
+from components.rows import SPLITS, BadRow, Columns, Piece, Row, Source
 from modules.errors import TextrailError
 from modules.progress import report as tell
 
@@ -102,10 +102,13 @@ class Plan:
         return hashlib.blake2b(digest, digest_size=16, key=self._key).digest() if self._key else digest
 
 
-def row_digest(row: Row) -> bytes:
-    """16 bytes that depend on the row's texts, not on its label: the same text twice stays in one split."""
+def row_digest(texts: Row) -> bytes:
+    """16 bytes that depend on the texts of a row that a model reads (the first `Columns.read` of its values).
+
+    Label, translation or slice change nothing: the same text twice stays in one split.
+    """
     # Values hold no NUL byte, so that joined ones cannot be mistaken for others.
-    return hashlib.blake2b(b"\0".join(row[:-1]), digest_size=16).digest()
+    return hashlib.blake2b(b"\0".join(texts), digest_size=16).digest()
 
 
 class ExampleEncoder:
@@ -129,25 +132,25 @@ class _ReadPiece(beam.DoFn):
     Errors travel as data, since a runner hands back an exception as text in a traceback.
     """
 
-    def __init__(self, source: Source, names: Sequence[str], plan: Plan, temp: str):
-        self._source, self._names, self._plan, self._temp = source, names, plan, temp
+    def __init__(self, source: Source, columns: Columns, plan: Plan, temp: str):
+        self._source, self._columns, self._plan, self._temp = source, columns, plan, temp
 
     def setup(self) -> None:
-        self._encode = ExampleEncoder(self._names)
+        self._encode = ExampleEncoder(self._columns.names)
 
     def process(self, numbered: tuple) -> Iterator[Any]:
         number, piece = numbered[0], Piece(*numbered[1])
         bad = _BadRows(os.path.join(self._temp, f"skipped-{uuid.uuid4().hex}.jsonl"), piece.split)
         report: dict[str, Any] = {"piece": number, "read": 0, "error": None}
         held: dict[Shard, Rows] = defaultdict(list)
-        size = 0
+        size, texts = 0, self._columns.read
         try:
             for row in self._source.read(piece):
                 report["read"] += 1
                 if isinstance(row, BadRow):
                     bad.add(row)
                     continue
-                digest, example = row_digest(row), self._encode(row)
+                digest, example = row_digest(row[:texts]), self._encode(row)
                 held[self._plan.shard_of(digest, piece.split)].append((self._plan.order_of(digest), example))
                 size += len(example)
                 if size >= SPILL_BYTES:
@@ -228,14 +231,14 @@ def _write_summary(everything: tuple, path: str) -> None:
         json.dump(list(everything[1]), file)
 
 
-def write_splits(pipeline: beam.Pipeline, source: Source, names: Sequence[str], pieces: Sequence[Piece], plan: Plan,
+def write_splits(pipeline: beam.Pipeline, source: Source, columns: Columns, pieces: Sequence[Piece], plan: Plan,
                  uri: str, temp: str) -> None:
     """Adds both steps to a pipeline. When it has run, `temp` holds the summary that `finish` reads.
 
     Args:
         pipeline: where to add them.
         source: what is read.
-        names: the feature of each of a row's values.
+        columns: of a row's values, which become features of their names.
         pieces: the source's pieces.
         plan: which row goes where.
         uri: folder that gets `Split-NAME/data_tfrecord-*.gz`.
@@ -246,7 +249,7 @@ def write_splits(pipeline: beam.Pipeline, source: Source, names: Sequence[str], 
     read = (pipeline
             | "Pieces" >> beam.Create([(number, tuple(piece)) for number, piece in enumerate(pieces)])
             | "SpreadPieces" >> beam.Reshuffle()
-            | "ReadPiece" >> beam.ParDo(_ReadPiece(source, list(names), plan, temp)).with_outputs(
+            | "ReadPiece" >> beam.ParDo(_ReadPiece(source, columns, plan, temp)).with_outputs(
                 "reports", main="spills"))
     # Every shard is named once, for one that no row falls into to be written all the same.
     shards = pipeline | "Shards" >> beam.Create(
@@ -312,7 +315,7 @@ def unusable(skipped: int, read: int, bad: Iterable[BadRow]) -> TextrailError:
     if len(shown) > ROWS_SHOWN:
         shown[ROWS_SHOWN] = "…"
     return TextrailError(
-        "rows with text and label that can be used", f"{skipped:,} of {read:,} that cannot:\n{''.join(shown)}",
+        "rows that can be used", f"{skipped:,} of {read:,} that cannot:\n{''.join(shown)}",
         "Mend them, or set data.bad_rows=skip to leave them out and have them listed in a file.")
 
 

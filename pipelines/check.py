@@ -40,7 +40,7 @@ from modules.optimization import Schedule
 from modules.tokenization import Vocabulary
 from modules.training import choose_strategy
 from pipelines.classification import trainer_settings, transform_settings
-from pipelines.sections import Settings
+from pipelines.classification_sections import Settings
 
 BATCH = 512        # Rows tokenized at a time.
 UNCUT = 1 << 30    # Tokens that no text has.
@@ -163,8 +163,11 @@ def examine(settings: Settings, rows: int, limit: int = SAMPLE_BYTES) -> Check:
     Raises:
         TextrailError: what would stop the run before or in its training.
     """
-    sample = take_sample(make_source(settings.data.model_dump(exclude={"schema_file"})),
-                         settings.data.split.model_dump(), limit)
+    data = settings.data.model_dump(exclude={"schema_file"})
+    columns = wanted(data)
+    sample = take_sample(make_source(data), columns, settings.data.split.model_dump(), limit)
+    used = columns.roles.index("label") + 1   # Behind it stands the slice, which nothing here asks for.
+    sample = sample._replace(rows={split: [row[:used] for row in rows] for split, rows in sample.rows.items()})
     _check_rows(sample, settings)
     classes = _classes(sample, settings)
     _check_labels(sample, settings, classes)
@@ -200,8 +203,7 @@ def _classes(sample: Sample, settings: Settings) -> list[str]:
     """The classes, from where SchemaGen would have them."""
     data = settings.data
     if data.schema_file:
-        texts = [name for name in (data.text, data.text_pair) if name]
-        return class_names(read_curated(data.schema_file, texts, data.label), data.label)
+        return class_names(read_curated(data.schema_file, wanted(data.model_dump())), data.label)
     classes = sorted({row[-1].decode() for row in sample.rows["train"]})
     check_classes(classes, data.label)
     return classes
@@ -214,7 +216,7 @@ def _check_labels(sample: Sample, settings: Settings, classes: Sequence[str]) ->
     if sample.whole or settings.data.schema_file:   # A sample may have missed a class.
         if unknown:
             raise unknown_label(settings.data.label, classes, unknown[0])
-        check_thresholds(settings.evaluation.thresholds, metric_names(classes))
+        check_thresholds(settings.evaluation.thresholds, metric_names(classes), slices=bool(settings.data.slice))
     if not sample.whole:
         return
     gate = settings.gate.model_dump()
@@ -242,7 +244,7 @@ class _Encode:
     """Rows through the run's preprocessing function, traced once as Transform traces it."""
 
     def __init__(self, config: dict[str, Any]):
-        self._names = wanted(config["data"])
+        self._names = wanted(config["data"] | {"slice": None}).names
         self._graph = tf.function(lambda columns: preprocessing_fn(columns, config), input_signature=[
             {name: tf.TensorSpec([None, 1], tf.string) for name in self._names}])
 

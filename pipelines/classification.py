@@ -37,7 +37,7 @@ from components.served_model import ServedModel
 from components.sources import data_fingerprint
 from components.text_transform import TextTransform
 from components.trainer import Trainer
-from pipelines.sections import Settings
+from pipelines.classification_sections import Settings
 from pipelines.served import Served
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
         TextrailError: data, encoder or schema are not where the settings say.
     """
     data, columns = settings.data, column_names(settings)
-    texts = [column for column in (data.text, data.text_pair) if column]
     destination, lower_case = settings.push.destination or str(paths.pushed), settings.encoder.lower_case
     source = data.model_dump(exclude={"schema_file"})
     fingerprints = {
@@ -74,12 +73,12 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
 
     examples = ExampleGen(data=json.dumps(source), fingerprint=fingerprints["data"])
     statistics = StatisticsGen(examples=examples.outputs["examples"])
-    schema = SchemaGen(statistics=statistics.outputs["statistics"], text=json.dumps(texts), label=data.label,
+    schema = SchemaGen(statistics=statistics.outputs["statistics"], columns=json.dumps(columns),
                        curated=data.schema_file or "", fingerprint=fingerprints["schema"])
     anomalies = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     gate = AnomalyGate(examples=examples.outputs["examples"], anomalies=anomalies.outputs["anomalies"],
                        statistics=statistics.outputs["statistics"],
-                       text=json.dumps(texts), label=data.label, gate=settings.gate.model_dump_json(),
+                       columns=json.dumps(columns), gate=settings.gate.model_dump_json(),
                        destination=destination)
     encoder = EncoderImporter(source=settings.encoder.source, sha256=settings.encoder.sha256 or "",
                               lower_case=json.dumps(lower_case) if lower_case is not None else "",
@@ -113,8 +112,8 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
 
 
 def column_names(settings: Settings) -> dict[str, str | None]:
-    """The columns' names by what they hold: `text`, `text_pair` and `label`."""
-    return {key: getattr(settings.data, key) for key in ("text", "text_pair", "label")}
+    """The columns' names by what they are for: `text`, `text_pair`, `label` and `slice`."""
+    return {key: getattr(settings.data, key) for key in ("text", "text_pair", "label", "slice")}
 
 
 def transform_settings(settings: Settings) -> dict[str, Any]:

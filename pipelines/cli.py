@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipelines.workspace import Workspace
 
 # Module with `build(settings, run, paths, forced)` for each `shape` of the settings.
-BUILDERS = {"classification": "pipelines.classification"}
+BUILDERS = {"classification": "pipelines.classification", "translation": "pipelines.translation"}
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
                          help="a run, whose data is meant, or data files: CSV, TSV or TFRecord, a pattern too")
     command.add_argument("out", metavar="OUT", help="folder to write")
     command.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
-                         help="another value for data.KEY, such as data.text=review, or for seed; repeatable")
+                         help="another value for data.KEY, such as data.text=review, for shape or seed; repeatable")
     command.add_argument("--shard-mb", metavar="MB", type=int, default=64,
                          help="text in a file, before compression; so much is held in memory (default: 64)")
     command.set_defaults(command=_convert)
@@ -206,12 +206,12 @@ def _list(options: argparse.Namespace) -> int:
     from pipelines.console import plain_console
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("run", "shape", "source", "encoder", "description"):
+    for column in ("run", "shape", "source", "starts from", "description"):
         table.add_column(column, no_wrap=column == "run")
     for name in settings.ready_made():
         run = settings.load(name, check_files=False)
         source = f"{run.data.source} {run.data.name}" if run.data.name else run.data.source
-        table.add_row(name, run.shape, source, run.encoder.source, run.description)
+        table.add_row(name, run.shape, source, run.start, run.description)
     plain_console(sys.stdout).print(table)
     return OK
 
@@ -291,8 +291,7 @@ def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, vie
         destination = paths.destination()
         version = served_version(destination) or ""
         view.say(f"{'already pushed' if version == before else 'pushed'}: {os.path.join(destination, version)}")
-        question = '--text-a "…" --text-b "…"' if loaded.data.text_pair else '"…"'
-        view.say(f"next: textrail predict {options.run} {question}{place}")
+        view.say(f"next: textrail predict {options.run} {loaded.question}{place}")
         return OK, ""
     stopped = next((node for node in nodes if node.state in ("failed", "interrupted", "skipped")), None)
     view.say(f"not pushed{f': {stopped.id} {stopped.state}' if stopped else ''}")
@@ -307,7 +306,7 @@ def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, vie
 
 
 def _check(options: argparse.Namespace) -> int:
-    from pipelines import settings
+    from pipelines import classification_sections, settings
     from pipelines.console import captured, plain_console
 
     if options.rows < 1:
@@ -315,6 +314,8 @@ def _check(options: argparse.Namespace) -> int:
     if options.plots and Path(options.plots).exists() and not Path(options.plots).is_dir():
         raise TextrailError("a folder for --plots", f"the file {options.plots}", "Name another one; it is made.")
     loaded = settings.load(options.run, options.overrides)
+    if not isinstance(loaded, classification_sections.Settings):
+        raise TextrailError("a run of shape classification", f"shape {loaded.shape}", "Start it with textrail run.")
     problem = ""   # Told at the end: until then standard error is captured, too.
     with captured(os.devnull) as screen:
         console = plain_console(screen)
@@ -413,7 +414,8 @@ def _convert(options: argparse.Namespace) -> int:
         skipped = f"{done.skipped:,}{' (listed in skipped_rows.jsonl there)' if done.skipped else ''}"
         print(f"rows: {rows}; skipped {skipped}; {done.shards} files in {done.data['path']}. "
               "Settings that read them:\n\n"
-              + yaml.safe_dump({"data": done.data}, sort_keys=False, allow_unicode=True), file=screen)
+              + yaml.safe_dump({"shape": loaded.shape, "data": done.data}, sort_keys=False, allow_unicode=True),
+              file=screen)
     return OK
 
 

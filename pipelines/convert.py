@@ -57,7 +57,7 @@ def convert(settings: DataSettings, out: str, shard_mb: int) -> Converted:
     _check_free(out)
     run_beam_in_this_process()
     data = settings.data.model_dump(exclude={"schema_file"})
-    source, names = make_source(data), wanted(data)
+    source, columns = make_source(data), wanted(data)
     made_from = {"data": data, "fingerprint": source.fingerprint()}
     pieces = source.pieces()
     plan = splits_writer.Plan(pieces, data["split"], shard_mb * MEGABYTE, settings.seed)
@@ -65,12 +65,11 @@ def convert(settings: DataSettings, out: str, shard_mb: int) -> Converted:
     temp = os.path.join(beside, "temp")
     try:
         with beam.Pipeline() as pipeline:
-            splits_writer.write_splits(pipeline, source, names, pieces, plan, beside, temp)
+            splits_writer.write_splits(pipeline, source, columns, pieces, plan, beside, temp)
         counts = splits_writer.finish(beside, temp, plan, skip=data["bad_rows"] == "skip")
         tf.io.gfile.rmtree(temp)
         shards = [_measured(shard, beside) for shard in counts.shards]
-        back = {"source": "tfrecord", "path": ".", **{key: data[key] for key in ("text", "text_pair", "label")
-                                                      if data[key] is not None}}
+        back = {"source": "tfrecord", "path": ".", **dict(zip(columns.roles, columns.names, strict=True))}
         with tf.io.gfile.GFile(os.path.join(beside, MANIFEST), "w") as file:
             file.write(manifest_text(shards, skipped_rows=counts.skipped, seed=settings.seed, data=back,
                                      made_from=made_from))

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 from components import files
 from components.tfrecord_folder import manifest_of
 from modules.errors import TextrailError
-from pipelines.sections import FILE_SOURCES, DataSettings, Encoder, Settings
+from pipelines.sections import FILE_SOURCES, DataSettings, Settings, choice
 from pipelines.settings_words import did_you_mean, sentences, shown
+from pipelines.shapes import DEFAULT, SHAPES
 
 RUNS = Path(__file__).parent / "runs"
 PROJECT = Path(__file__).parent.parent
 
-AnySettings = TypeVar("AnySettings", Settings, DataSettings)
+AnySettings = TypeVar("AnySettings", bound=DataSettings)
 
 
 class SettingsError(TextrailError):
@@ -62,7 +63,7 @@ def settings_file(name_or_path: str) -> Path:
 
 
 def load(name_or_path: str, overrides: Sequence[str] = (), check_files: bool = True) -> Settings:
-    """The settings of a run, with absolute paths.
+    """The settings of a run, with absolute paths: those of its shape, see `shapes.SHAPES`.
 
     Relative paths count from the project's root in a ready-made run, from the file's folder in one's own, and from
     the current folder in an override. URIs stay as they are.
@@ -79,8 +80,9 @@ def load(name_or_path: str, overrides: Sequence[str] = (), check_files: bool = T
         TextrailError: no such run or file, an override that is not `key=value`, or text that is not YAML.
     """
     file = settings_file(name_or_path)
-    missing = _missing_files if check_files else None
-    return _validated(Settings, _read_absolute(file), overrides, str(file), missing)
+    raw = _read_absolute(file)
+    overridden = [_override(raw, override) for override in overrides]
+    return _validated(SHAPES[_shape(raw, str(file), overridden)], raw, str(file), overridden, check_files)
 
 
 def load_data(name_or_path: str, overrides: Sequence[str] = ()) -> DataSettings:
@@ -91,15 +93,15 @@ def load_data(name_or_path: str, overrides: Sequence[str] = ()) -> DataSettings:
     Args:
         name_or_path: name of a ready-made run, path to a settings file, or path or pattern of data files. Names with
             `.csv`, `.tsv` or `tfrecord` say what such files are; of others `data.source` must be among the overrides.
-        overrides: `key=value` as `load` takes them, of `data` and `seed`.
+        overrides: `key=value` as `load` takes them, of `data`, `seed` and `shape`.
 
     Raises:
         SettingsError: wrong keys, values or paths.
         TextrailError: no such run or file, or an override of something else.
     """
     for override in overrides:
-        if not re.match(r"\s*(data\.|seed\b)", override):
-            raise TextrailError("--set data.KEY=VALUE or --set seed=VALUE", f"--set {override}",
+        if not re.match(r"\s*(data\.|seed\b|shape\b)", override):
+            raise TextrailError("--set data.KEY=VALUE, --set seed=VALUE or --set shape=VALUE", f"--set {override}",
                                 "Nothing else matters to the rows.")
     source = _data_source(name_or_path)
     is_run = name_or_path in ready_made() or name_or_path.endswith((".yaml", ".yml"))
@@ -110,7 +112,25 @@ def load_data(name_or_path: str, overrides: Sequence[str] = ()) -> DataSettings:
     else:
         raw, where = {"data": {"path": name_or_path} | ({"source": source} if source else {})}, name_or_path
         _make_absolute(raw, Path.cwd())
-    return _validated(DataSettings, raw, overrides, where, _missing_files)
+    overridden = [_override(raw, override) for override in overrides]
+    fields = SHAPES[_shape(raw, where, overridden)].model_fields
+    own: dict[str, Any] = {key: (fields[key].annotation, fields[key]) for key in DataSettings.model_fields}
+    model = create_model("DataSettings", __base__=DataSettings, **own)
+    return _validated(model, raw, where, overridden)
+
+
+def _shape(raw: dict[str, Any], where: str, overridden: Sequence[str]) -> str:
+    """The shape that settings name, which decides what other keys there are.
+
+    Raises:
+        SettingsError: there is none of that name.
+    """
+    shape = raw.get("shape", DEFAULT)
+    if shape in list(SHAPES):
+        return shape
+    guess = did_you_mean(str(shape), list(SHAPES))
+    raise SettingsError(where, [f"shape{_origin('shape', overridden)}: expected {choice(list(SHAPES))}; received "
+                                f"{shown(shape)}.{guess and f' {guess}'}"])
 
 
 def _data_source(path: str) -> str | None:
@@ -127,31 +147,33 @@ def _read_absolute(file: Path) -> dict[str, Any]:
     return raw
 
 
-def _validated(model: type[AnySettings], raw: dict[str, Any], overrides: Sequence[str], where: str,
-               missing: Callable[[AnySettings], dict[str, str]] | None) -> AnySettings:
-    """Settings from what is written and overridden.
+def _validated(model: type[AnySettings], raw: dict[str, Any], where: str, overridden: Sequence[str],
+               check_files: bool = True) -> AnySettings:
+    """Settings from what is written.
 
     Args:
         model: of the settings.
-        raw: what is written; gets the overrides.
-        overrides: `key=value`.
+        raw: what is written, overrides included.
         where: what errors call the settings.
-        missing: finds keys whose files are missing; none checks no files.
+        overridden: keys that were given on the command line.
+        check_files: whether the local files and folders that are read must exist.
 
     Raises:
         SettingsError: everything that is wrong.
     """
-    overridden = [_override(raw, override) for override in overrides]
     try:
         settings = model.model_validate(raw, strict=True)
-        problems = missing(settings) if missing else {}
+        problems = _missing_files(settings) if check_files else {}
     except ValidationError as error:
-        problems = sentences(error)
+        problems = sentences(error, model)
     if problems:
-        raise SettingsError(where, [
-            f"{path or 'the file'}{' (--set)' if _among(path, overridden) else ''}: {problem}"
-            for path, problem in problems.items()])
+        raise SettingsError(where, [f"{path or 'the file'}{_origin(path, overridden)}: {problem}"
+                                    for path, problem in problems.items()])
     return settings
+
+
+def _origin(path: str, overridden: Sequence[str]) -> str:
+    return " (--set)" if any(path == key or path.startswith(key + ".") for key in overridden) else ""
 
 
 class _Loader(yaml.SafeLoader):
@@ -226,17 +248,20 @@ def _make_absolute(raw: dict[str, Any], base: Path) -> None:
             return value
         return str(base / Path(value).expanduser())
 
-    for section, key in (("data", "path"), ("data", "schema_file"), ("data", "data_dir"), ("encoder", "source"),
-                         ("encoder", "config"), ("encoder", "preprocessing"), ("push", "destination")):
+    for section, key in (("data", "path"), ("data", "pairs"), ("data", "schema_file"), ("data", "data_dir"),
+                         ("encoder", "source"), ("encoder", "config"), ("encoder", "preprocessing"),
+                         ("push", "destination")):
         keys = raw.get(section)
         if isinstance(keys, dict) and key in keys and (section, keys[key]) != ("encoder", "minilm"):
             keys[key] = absolute(keys[key])
 
 
-def _missing_files(settings: Settings | DataSettings) -> dict[str, str]:
+def _missing_files(settings: DataSettings) -> dict[str, str]:
     """Key → sentence for each local path that is read and is not there."""
-    data, encoder = settings.data, settings.encoder if isinstance(settings, Settings) else Encoder()
-    wanted: dict[str, str | None] = {"data.schema_file": data.schema_file, "encoder.config": encoder.config}
+    data, encoder = settings.data, getattr(settings, "encoder", None)
+    wanted: dict[str, str | None] = {"data.schema_file": data.schema_file, "data.pairs": data.pairs}
+    if encoder:
+        wanted["encoder.config"] = encoder.config
     if data.source in FILE_SOURCES:
         wanted |= ({f"data.path.{split}": path for split, path in data.path.items()}
                    if isinstance(data.path, dict) else {"data.path": data.path})
@@ -246,10 +271,10 @@ def _missing_files(settings: Settings | DataSettings) -> dict[str, str]:
         and not (key == "data.path" and data.source == "tfrecord" and manifest_of(path))}
     if data.source == "tfds" and not data.download:
         problems |= _missing_folder("data.data_dir", data.data_dir, "Correct it, or set data.download=true.")
-    if encoder.source != "minilm":
+    if encoder and encoder.source != "minilm":
         guess = did_you_mean(Path(encoder.source).name, ["minilm"]) or "Correct the path."
         problems |= _missing_folder("encoder.source", encoder.source, guess)
-    if encoder.preprocessing and not Path(encoder.preprocessing).is_file():
+    if encoder and encoder.preprocessing and not Path(encoder.preprocessing).is_file():
         problems |= _missing_folder("encoder.preprocessing", encoder.preprocessing, "Correct the path.")
     return problems
 
@@ -258,7 +283,3 @@ def _missing_folder(key: str, path: str | None, fix: str) -> dict[str, str]:
     if not path or files.is_uri(path) or Path(path).is_dir():
         return {}
     return {key: f"expected a folder at {path}; received {files.describe_missing(path)}. {fix}"}
-
-
-def _among(path: str, overridden: Sequence[str]) -> bool:
-    return any(path == key or path.startswith(key + ".") for key in overridden)

@@ -11,19 +11,20 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from pipelines.sections import Section, Settings, choice
+from pipelines.sections import DataSettings, Section, choice
+from pipelines.shapes import SHAPES
 
 
-def sentences(error: ValidationError) -> dict[str, str]:
-    """Key → sentence for everything that pydantic found."""
+def sentences(error: ValidationError, model: type[DataSettings]) -> dict[str, str]:
+    """Key → sentence for everything that pydantic found wrong with settings of a model."""
     found: dict[tuple, str] = {}
     for detail in error.errors(include_url=False):
         path = _path(detail["loc"])
         # The branches of a union each complain about the same key: the first complaint tells the whole type.
-        found.setdefault(path, _sentence(path, detail))
+        found.setdefault(path, _sentence(path, detail, model))
     # Where one branch of a union fits well enough to complain about a part, the part says more than the whole.
     return {".".join(map(str, path)): sentence for path, sentence in found.items()
-            if not any(other[:len(path)] == path and other != path and _is_union(path) for other in found)}
+            if not any(other[:len(path)] == path and other != path and _is_union(path, model) for other in found)}
 
 
 def _path(loc: tuple) -> tuple:
@@ -32,19 +33,19 @@ def _path(loc: tuple) -> tuple:
                  if isinstance(part, int) or not re.search(r"^(str|bool|int|float|constrained-.*)$|\[", part))
 
 
-def _sentence(path: tuple, detail: Any) -> str:
+def _sentence(path: tuple, detail: Any, model: type[Section]) -> str:
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
-        known = [name.rsplit(".", 1)[-1] for name in _siblings(path)]
+        known = [name.rsplit(".", 1)[-1] for name in _siblings(path, model)]
         where = f"a key of {'.'.join(path[:-1])}" if len(path) > 1 else "a key of the settings"
-        fix = _nearest_key(path) or f"The keys are {', '.join(known)}."
+        fix = _nearest_key(path, model) or f"The keys are {', '.join(known)}."
         return f"expected {where}; received an unknown key. {fix}"
     if kind == "value_error":
         expected, _, received = str(detail["ctx"]["error"]).partition(", received ")
         return f"expected {expected}; received {received or shown(value)}."
-    annotation, metadata = _type_at(path)
+    annotation, metadata = _type_at(path, model)
     if detail["loc"][-1] == "[key]":
-        names = get_args(_dict_of(_type_at(path[:-1])[0])[0])
+        names = get_args(_dict_of(_type_at(path[:-1], model)[0])[0])
         return f"expected {choice(names)}; received {shown(value)}.{_space(did_you_mean(str(value), names))}"
     received = "nothing" if kind == "missing" else shown(value)
     literals = [text for branch in _branches(annotation) if get_origin(branch) is Literal for text in get_args(branch)]
@@ -54,27 +55,32 @@ def _sentence(path: tuple, detail: Any) -> str:
     return f"expected {allowed(annotation, metadata)}; received {received}.{_space(guess)}"
 
 
-def _nearest_key(path: tuple) -> str:
-    """"Did you mean …?" for an unknown key; a key of another section counts, one of the same section counts more."""
-    siblings = _siblings(path)
+def _nearest_key(path: tuple, model: type[Section]) -> str:
+    """What an unknown key was meant to be: the one that looks most like it, or the same of another shape.
+
+    A key of another section counts, one of the same section counts more.
+    """
+    siblings = _siblings(path, model)
 
     def likeness(key: str) -> float:
         score = difflib.SequenceMatcher(None, str(path[-1]), key.rsplit(".", 1)[-1]).ratio()
         return score + 0.05 * (key in siblings)
 
-    best = max((key for key, _ in keys(Settings)), key=likeness)
-    if likeness(best) < 0.65:
-        return ""
-    if best in siblings:
-        best = ".".join([*map(str, path[:-1]), best.rsplit(".", 1)[-1]])   # names the metric, not METRIC
-    return f"Did you mean {best}?"
+    best = max((key for key, _ in keys(model)), key=likeness)
+    found = [f"It is a key of shape {shape}." for shape, other in SHAPES.items()
+             if ".".join(map(str, path)) in dict(keys(other))]
+    if likeness(best) >= 0.65:
+        if best in siblings:
+            best = ".".join([*map(str, path[:-1]), best.rsplit(".", 1)[-1]])   # names the metric, not METRIC
+        found.append(f"Did you mean {best}?")
+    return " ".join(found)
 
 
-def _siblings(path: tuple) -> list[str]:
+def _siblings(path: tuple, model: type[Section]) -> list[str]:
     parent = ".".join(map(str, path[:-1]))
     if len(path) == 4 and path[:2] == ("evaluation", "thresholds"):
         parent = "evaluation.thresholds.METRIC"
-    return [key for key, _ in keys(Settings) if key.rpartition(".")[0] == parent]
+    return [key for key, _ in keys(model) if key.rpartition(".")[0] == parent]
 
 
 def keys(model: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -88,9 +94,9 @@ def keys(model: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInf
                 yield from keys(get_args(branch)[1], f"{prefix}{name}.METRIC.")
 
 
-def _type_at(path: tuple) -> tuple[Any, list]:
+def _type_at(path: tuple, model: type[Section]) -> tuple[Any, list]:
     """Annotation and bounds of the key, list item or mapping value at a path."""
-    annotation: Any = Settings
+    annotation: Any = model
     metadata: list = []
     for part in path:
         section = next((branch for branch in _branches(annotation) if is_section(branch)), None)
@@ -104,8 +110,8 @@ def _type_at(path: tuple) -> tuple[Any, list]:
     return annotation, metadata
 
 
-def _is_union(path: tuple) -> bool:
-    return len(_branches(_type_at(path)[0])) > 1
+def _is_union(path: tuple, model: type[Section]) -> bool:
+    return len(_branches(_type_at(path, model)[0])) > 1
 
 
 def _dict_of(annotation: Any) -> tuple[Any, Any]:

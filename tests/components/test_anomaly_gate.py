@@ -9,6 +9,7 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from components.anomaly_gate import AnomalyGate, drift, empty_share, measure
 from components.artifacts import DataBlessing
+from components.rows import wanted
 from components.schema_gen import infer_schema
 from modules.errors import TextrailError
 
@@ -16,14 +17,16 @@ GATE = {"max_label_drift": 0.2, "max_empty_text": 0.01, "max_skipped_rows": 0.05
 TRAIN = (["good", "bad", "fine", "poor"], ["pos", "neg", "pos", "neg"])
 
 
-def statistics(texts: list, labels: list):
-    return tfdv.generate_statistics_from_dataframe(pd.DataFrame({"text": texts, "label": labels}))
+def statistics(texts: list, others: list, name: str = "label"):
+    return tfdv.generate_statistics_from_dataframe(pd.DataFrame({"text": texts, name: others}))
 
 
-def judge(tmp_path, validation: tuple[list, list], destination: str = "", skipped: list | None = None, **gate) -> dict:
+def judge(tmp_path, validation: tuple[list, list], destination: str = "", skipped: list | None = None,
+          role: str = "label", **gate) -> dict:
     """Runs the component over a train and a validation split with (split, reason) of skipped rows; its report."""
-    protos = {"train": statistics(*TRAIN), "validation": statistics(*validation)}
-    schema = infer_schema(protos["train"], ["text"], "label")
+    protos = {"train": statistics(*TRAIN, role), "validation": statistics(*validation, role)}
+    columns = {"text": "text", role: role}
+    schema = infer_schema(protos["train"], wanted(columns))
     examples, stats, anomalies, blessing = (standard_artifacts.Examples(), standard_artifacts.ExampleStatistics(),
                                             standard_artifacts.ExampleAnomalies(), DataBlessing())
     examples.uri = str(tmp_path / "examples")
@@ -40,8 +43,8 @@ def judge(tmp_path, validation: tuple[list, list], destination: str = "", skippe
         (tmp_path / "stats" / f"Split-{split}" / "FeatureStats.pb").write_bytes(proto.SerializeToString())
         found = tfdv.validate_statistics(proto, schema)
         (tmp_path / "anomalies" / f"Split-{split}" / "SchemaDiff.pb").write_bytes(found.SerializeToString())
-    AnomalyGate.test_call(examples=examples, anomalies=anomalies, statistics=stats, blessing=blessing, text='["text"]',
-                          label="label", gate=json.dumps(GATE | gate), destination=destination)
+    AnomalyGate.test_call(examples=examples, anomalies=anomalies, statistics=stats, blessing=blessing,
+                          columns=json.dumps(columns), gate=json.dumps(GATE | gate), destination=destination)
     return json.loads((tmp_path / "blessing" / "report.json").read_text())
 
 
@@ -121,6 +124,16 @@ def test_the_served_data_counts(tmp_path):
         judge(tmp_path, (["new", "old"], ["pos", "neg"]), destination=str(tmp_path / "served"))
 
 
+def test_without_a_label_both_texts_are_looked_at_alike(tmp_path):
+    assert judge(tmp_path / "1", (["new", "old"], ["neu", "alt"]), role="target") == {
+        "label_counts": {}, "empty_text": {split: {"text": 0.0, "target": 0.0} for split in ("train", "validation")},
+        "skipped": {}, "unlabelled": {}, "label_drift": {}, "accepted": []}
+    with pytest.raises(TextrailError, match=r"validation · target: 50\.0% of the texts are missing or blank"):
+        judge(tmp_path / "2", (["new", "old"], ["neu", " "]), role="target")
+    with pytest.raises(TextrailError, match=r"validation · target: .*present in fewer examples than expected"):
+        judge(tmp_path / "3", (["new", "old"], ["neu", None]), role="target", max_empty_text=1.0)
+
+
 def test_drift_is_the_largest_difference_of_a_share():
     assert drift({"a": 6, "b": 4}, {"a": 3, "b": 7}) == pytest.approx(0.3)
     assert drift({"a": 1, "b": 1}, {"c": 5}) == 1.0
@@ -135,5 +148,5 @@ def test_missing_texts_are_empty():
 
 def test_measure_with_several_splits():
     splits = {"train": statistics(*TRAIN), "test": statistics(["a", "b"], ["pos", "pos"])}
-    report = measure(splits, ["text"], "label", {}, {})
+    report = measure(splits, wanted({"text": "text", "label": "label"}), {}, {})
     assert report["label_drift"] == {"test": 0.5}

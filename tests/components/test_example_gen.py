@@ -17,7 +17,7 @@ from components import splits_writer
 from components.example_gen import ExampleGen, Executor
 from components.sources import data_fingerprint
 from modules.errors import TextrailError
-from pipelines.sections import Data
+from pipelines.classification_sections import Data
 
 
 def settings(path, **keys) -> dict:

@@ -94,8 +94,8 @@ def test_a_wrong_feature_name_is_told_the_nearest(tmp_path):
     with pytest.raises(TextrailError) as caught:
         make_source(settings(path, text="reveiw", label="sentiment")).pieces()
     assert str(caught.value) == (f"expected the feature 'reveiw' in the tf.Examples of {path}; received the features "
-                                 "'review', 'sentiment', 'stars', nearest is 'review'. Correct data.text, "
-                                 "data.text_pair or data.label.")
+                                 "'review', 'sentiment', 'stars', nearest is 'review'. Correct data.text or "
+                                 "data.label.")
     with pytest.raises(TextrailError, match=r"received records that are no tf\.Examples"):
         make_source(settings(write(tmp_path / "y", b"plain text"))).pieces()
     # A feature is not missing because the first record has no value for it.

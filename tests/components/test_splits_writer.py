@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from components.rows import Piece
+from components.rows import Piece, wanted
 from components.splits_writer import ExampleEncoder, Plan, row_digest
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -21,21 +21,27 @@ def test_shards_follow_the_bytes_of_a_split():
 def test_shares_are_kept_and_do_not_move():
     plan = Plan([Piece(None, 1, ("a",))], SHARES, shard_bytes=100)
     rows = [(f"text {i}".encode(), b"pos") for i in range(2000)]
-    splits = [plan.shard_of(row_digest(row), None)[0] for row in rows]
+    splits = [plan.shard_of(row_digest(row[:1]), None)[0] for row in rows]
     # As in every run from now on: rows must not change their split between versions.
     assert [splits.count(split) for split in SHARES] == [1593, 214, 193]
     assert splits[:4] == ["train", "validation", "validation", "train"]
 
 
-def test_same_text_stays_in_one_split_whatever_its_label():
-    assert row_digest((b"a", b"pos")) == row_digest((b"a", b"neg")) != row_digest((b"b", b"pos"))
-    assert row_digest((b"ab", b"c", b"pos")) != row_digest((b"a", b"bc", b"pos"))
+@pytest.mark.parametrize("data, read", [
+    ({"text": "a", "label": "c"}, 1), ({"text": "a", "text_pair": "b", "label": "c", "slice": "d"}, 2),
+    ({"text": "a", "target": "b", "slice": "d"}, 1)])
+def test_what_a_model_reads_decides_the_split_and_nothing_else(data, read):
+    assert wanted(data).read == read
+
+
+def test_the_texts_of_a_pair_are_told_apart():
+    assert row_digest((b"ab", b"c")) != row_digest((b"a", b"bc"))
 
 
 def test_given_split_is_kept():
     plan = Plan([Piece("train", 1, ()), Piece("test", 1, ())], SHARES, shard_bytes=100)
     for i in range(20):
-        assert plan.shard_of(row_digest((b"%d" % i, b"x")), "test") == ("test", 0)
+        assert plan.shard_of(row_digest((b"%d" % i,)), "test") == ("test", 0)
 
 
 @pytest.mark.parametrize("row", [(b"a \xc3\xa9", b"pos"), (b"", b"neg")])
@@ -48,7 +54,7 @@ def test_encoder_reuses_its_message(row):
 
 
 def test_a_seed_orders_anew_and_moves_no_row_to_another_split():
-    pieces, digests = [Piece(None, 1000, ("a",))], [row_digest((b"%d" % i, b"x")) for i in range(200)]
+    pieces, digests = [Piece(None, 1000, ("a",))], [row_digest((b"%d" % i,)) for i in range(200)]
     plain, first, second = (Plan(pieces, SHARES, 100, seed) for seed in (None, 1, 2))
     assert [plain.order_of(digest) for digest in digests] == digests
     assert sorted(digests, key=first.order_of) != sorted(digests, key=second.order_of)

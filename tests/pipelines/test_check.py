@@ -129,7 +129,7 @@ def test_a_long_row_is_shown_by_the_ends_of_its_texts():
 
 @pytest.mark.parametrize("rows, sentence", [
     ("a,b,label\nfine,,no\ngood,good,yes\n",
-     "expected rows with text and label that can be used; received 2 of 4 that cannot:\n{train}, line 2: empty text "
+     "expected rows that can be used; received 2 of 4 that cannot:\n{train}, line 2: empty text "
      "in 'b': 'fine,,no'\n"),
     ("a,b,label\ngood,good,yes\n", "expected a label 'label' with at least two classes in the training split; "
      "received 1 (yes). Check data.label and the rows of the training split."),

@@ -186,7 +186,7 @@ def test_command(csv_file, tmp_path, capfd, monkeypatch):
     assert cli.main(command) == 0
     assert capfd.readouterr().out == (
         f"rows: train 307, validation 50, test 43; skipped 0; 3 files in {tmp_path}/out. Settings that read them:\n\n"
-        f"data:\n  source: tfrecord\n  path: {tmp_path}/out\n  text: review\n  label: kind\n\n")
+        f"shape: classification\ndata:\n  source: tfrecord\n  path: {tmp_path}/out\n  text: review\n  label: kind\n\n")
     assert cli.main(command) == 2
     assert capfd.readouterr().err == (
         f"textrail: expected nothing, or an empty folder, at {tmp_path}/out; received a folder with files. Name "

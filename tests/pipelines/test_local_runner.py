@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from modules.errors import TextrailError
-from pipelines import sections
+from pipelines import classification_sections
 from pipelines.workspace import Workspace, last_evaluation
 
 FOLDER = Path(__file__).parent
@@ -51,7 +51,7 @@ def launch(tiny, tmp_path):
     paths.folder.mkdir()
 
     def run(how="well", **options):
-        chosen = sections.Settings.model_validate({
+        chosen = classification_sections.Settings.model_validate({
             "description": how, "data": {"source": "csv", "path": "x.csv"},
             "evaluation": {"thresholds": {"accuracy": {"min": 0.5}}}})
         listener = Recorder()
@@ -114,14 +114,14 @@ import sys
 sys.path.insert(0, {str(FOLDER)!r})
 from pathlib import Path
 import tiny_pipeline
-from pipelines import local_runner, sections
+from pipelines import classification_sections, local_runner
 from pipelines.workspace import Workspace
 
 class Listener:
     def begin(self, nodes): pass
     def changed(self, node): print(node.id, node.state, node.note, flush=True)
 
-chosen = sections.Settings.model_validate({{
+chosen = classification_sections.Settings.model_validate({{
     "description": "sleeps", "data": {{"source": "csv", "path": "x.csv"}},
     "evaluation": {{"thresholds": {{"accuracy": {{"min": 0.5}}}}}}}})
 paths = Workspace("tiny", Path({str(launch.paths.folder)!r}))
@@ -160,7 +160,7 @@ from tfx.orchestration import metadata, pipeline
 from components.encoder_importer import EncoderImporter
 from components.example_gen import ExampleGen
 from components.served_model import ServedModel
-from pipelines import local_runner, sections
+from pipelines import classification_sections, local_runner
 
 class Listener:
     def begin(self, nodes): pass
@@ -168,7 +168,8 @@ class Listener:
 
 here, encoder = Path.cwd(), sys.argv[1]
 Path("rows.csv").write_text("text,label\\n" + "".join(f"film {i},good\\n" for i in range(99)))
-data = json.dumps(sections.Data(source="csv", path=str(here / "rows.csv")).model_dump(exclude={"schema_file"}))
+data = json.dumps(classification_sections.Data(
+    source="csv", path=str(here / "rows.csv")).model_dump(exclude={"schema_file"}))
 
 def run():
     # One component of each kind: with a Beam executor, a function and an executor class.

@@ -74,15 +74,11 @@ encoder:
 evaluation: {thresholds: {accuracy: {mim: 1}, loss: {}}, length_bands: [1, b]}
 push: {keep: true, wibble: 1}
 """) == [
-        "data.source: expected `csv`, `tfds` or `tfrecord`; received 'csvv'. Did you mean csv?",
+        "data.source: expected `csv`, `tfds`, `tfrecord` or `grammar`; received 'csvv'. Did you mean csv?",
         "data.path.trian: expected `train`, `validation` or `test`; received 'trian'. Did you mean train?",
         "data.path.train: expected a text; received 3. Put quotes around it to make it a text.",
         "data.text: expected a text; received 12. Put quotes around it to make it a text.",
         "data.split.train: expected a number from 0 to 1; received 2.",
-        "encoder: expected a mapping with keys such as `source`; received nothing.",
-        "model.max_length: expected a whole number from 8 to 4096; received 'x'.",
-        "model.fine_tune_layers: expected `all` or a whole number of at least 0; received -1.",
-        "model.max_len: expected a key of model; received an unknown key. Did you mean model.max_length?",
         "training: expected a mapping with keys such as `epochs`; received a list.",
         "evaluation.thresholds.accuracy.mim: expected a key of evaluation.thresholds.accuracy; received an unknown key."
         " Did you mean evaluation.thresholds.accuracy.min?",
@@ -91,6 +87,10 @@ push: {keep: true, wibble: 1}
         "evaluation.length_bands.1: expected a whole number of at least 1; received 'b'.",
         "push.keep: expected a whole number of at least 1; received true.",
         "push.wibble: expected a key of push; received an unknown key. The keys are destination, keep.",
+        "encoder: expected a mapping with keys such as `source`; received nothing.",
+        "model.max_length: expected a whole number from 8 to 4096; received 'x'.",
+        "model.fine_tune_layers: expected `all` or a whole number of at least 0; received -1.",
+        "model.max_len: expected a key of model; received an unknown key. Did you mean model.max_length?",
         "epochs: expected a key of the settings; received an unknown key. Did you mean training.epochs?",
     ]
 
@@ -126,7 +126,7 @@ METRICS = ("`accuracy`, `loss`, `macro_f1`, `mcc`, `auc`, `precision/CLASS`, `re
     ("evaluation.length_bands=[0, 16]", "evaluation.length_bands.0 (--set): expected a whole number of at least 1; "
                                         "received 0."),
     ("model.dropout=1", "model.dropout (--set): expected a number from 0 to below 1; received 1."),
-    ("data.label=review", "data: expected different columns for `data.text`, `data.text_pair` and `data.label`; "
+    ("data.label=review", "data: expected different columns for `data.text` and `data.label`; "
                           "received 'review' for 2 of them."),
     ("encoder.sha256=53aa", "encoder.sha256 (--set): expected 64 hexadecimal digits; received '53aa'."),
     ("encoder={opaque: true, head: keep}", "the file: expected encoder.head to be new with encoder.opaque=true, whose "
@@ -134,6 +134,51 @@ METRICS = ("`accuracy`, `loss`, `macro_f1`, `mcc`, `auc`, `precision/CLASS`, `re
 ])
 def test_what_would_fail_after_training_is_refused_before(run_file, override, problem):
     assert problems(run_file, GOOD, override) == [problem]
+
+
+PAIRS = """\
+shape: translation
+data: {source: csv, path: rows.csv, columns: [pt, en, kind], text: pt, target: en, slice: kind}
+evaluation: {thresholds: {bleu: {min: 20}, chrf/very new: {min: 20}}}
+"""
+
+
+def test_a_shape_has_its_own_keys(run_file):
+    run_file.write_text(PAIRS)
+    loaded = settings.load(str(run_file))
+    assert (loaded.shape, loaded.data.target, loaded.vocabulary.size, loaded.decoding.beams) == (
+        "translation", "en", 8000, 4)
+    assert settings.load(str(run_file), ["shape=classification", "data={source: csv, path: gs://b/r.csv}",
+                                         "evaluation={thresholds: {auc: {min: 1}}}"]).data.label == "label"
+    assert problems(run_file, PAIRS, "data.label=kind", "model.max_token=9", "encoder.source=minilm") == [
+        "data.label (--set): expected a key of data; received an unknown key. It is a key of shape classification.",
+        "model.max_token (--set): expected a key of model; received an unknown key. Did you mean model.max_tokens?",
+        "encoder: expected a key of the settings; received an unknown key. It is a key of shape classification."]
+    assert problems(run_file, PAIRS, "shape=translatoin") == [
+        "shape (--set): expected `classification` or `translation`; received 'translatoin'. Did you mean translation?"]
+    assert problems(run_file, PAIRS, "shape=[]") == [
+        "shape (--set): expected `classification` or `translation`; received a list."]
+
+
+@pytest.mark.parametrize("override, problem", [
+    ("model.num_heads=6", "model: expected `model.hidden_size` to be even and a multiple of `model.num_heads`; "
+                          "received 128 for 6 heads."),
+    ("model.tied=all", "the file: expected `vocabulary.joint` to be true with model.tied=all; received false."),
+    ("training.average_checkpoints=6", "training: expected `training.average_checkpoints` of at most "
+                                       "`training.keep_checkpoints`; received 6 of 5."),
+    ("training.schedule=cosine", "training: expected `training.learning_rate` of at most 0.1 with "
+                                 "training.schedule=cosine, where it is the peak and no factor; received 1."),
+    ("decoding.n_best=5", "decoding: expected `decoding.n_best` of at most `decoding.beams`; received 5 of 4."),
+    ("evaluation.thresholds.blue/x.min=1",
+     "evaluation.thresholds.blue/x: expected a metric (`bleu`, `chrf`, `bleu/SLICE` or `chrf/SLICE`); received "
+     "'blue/x'; the nearest is bleu/x."),
+    ("data.target=pt", "data: expected different columns for `data.text`, `data.target` and `data.slice`; received "
+                       "'pt' for 2 of them."),
+    ("data.target=es", "data: expected `data.columns` with all that is read (pt, es, kind); received none named 'es'."),
+    ("data.columns=[pt, en, kind, en]", "data: expected different names in `data.columns`; received 'en' 2 times."),
+])
+def test_what_does_not_fit_together_in_a_translation_is_refused(run_file, override, problem):
+    assert problems(run_file, PAIRS, override) == [problem]
 
 
 def test_every_metric_can_have_a_threshold(run_file):
@@ -223,10 +268,10 @@ def test_data_files_say_what_they_are_or_are_told(tmp_path):
     (tmp_path / "a.tfrecord-00000-of-00001").touch()
     assert settings.load_data(str(tmp_path / "a.tfrecord-*")).data.source == "tfrecord"
     for source, overrides, sentence in (
-            (str(odd), [], r"data\.source: expected `csv`, `tfds` or `tfrecord`; received nothing"),
+            (str(odd), [], r"data\.source: expected `csv`, `tfds`, `tfrecord` or `grammar`; received nothing"),
             (str(tmp_path / "no.csv"), [], r"data\.path: expected a file at .*received no 'no\.csv' in"),
             ("reveiws", [], "Did you mean reviews"),
-            ("reviews", ["training.epochs=2"], r"--set data\.KEY=VALUE or --set seed=VALUE; received --set training"),
+            ("reviews", ["training.epochs=2"], r"--set seed=VALUE or --set shape=VALUE; received --set training"),
             ("reviews", ["data.pth=x"], r"Did you mean data\.path")):
         with pytest.raises(TextrailError, match=sentence):
             settings.load_data(source, overrides)
