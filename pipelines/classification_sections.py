@@ -11,7 +11,9 @@ from components.verdict import metric_names
 from pipelines import sections
 from pipelines.sections import Fraction, Section, Threshold, ascending, known_metric
 
-Metric = Annotated[str, known_metric(list(dict.fromkeys(metric_names(["CLASS", "CLASS"]))), "CLASS")]
+OVERALL = [name for name in metric_names(["", ""]) if "/" not in name]
+BY_CLASS = [name.partition("/")[0] for name in metric_names([""]) if "/" in name]
+Metric = Annotated[str, known_metric(OVERALL, BY_CLASS)]
 
 
 class Data(sections.Data):
@@ -94,10 +96,12 @@ class Training(sections.Training):
 
 
 class Evaluation(sections.Evaluation):
+    overall = OVERALL
+
     thresholds: dict[Metric, Threshold] = Field(
         ..., min_length=1, description="Metric → bounds that must hold before anything is pushed. Metrics: `accuracy`, "
         "`loss`, `macro_f1`, `mcc`; with two classes also `auc`; per class `precision/CLASS`, `recall/CLASS`, "
-        "`f1/CLASS`.")
+        "`f1/CLASS`; of the rows of one value of `data.slice`, those of all rows, as in `accuracy/VALUE`.")
     length_bands: Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(ascending)] = Field(
         default_factory=lambda: [16, 32, 64, 128, 256],
         description="Upper ends, in tokens and ascending, of the length bands that metrics are sliced by.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -25,21 +25,25 @@ def choice(literals: Sequence[str], word: str = "or") -> str:
     return f"{', '.join(most)} {word} {last}" if most else last
 
 
-def known_metric(known: Sequence[str], part: str) -> AfterValidator:
+def known_metric(overall: Sequence[str], by_class: Sequence[str] = ()) -> AfterValidator:
     """Refuses a threshold on what a model of a shape is not judged by.
 
     Whether a class or slice is one of the data's shows when there are data.
 
     Args:
-        known: metrics' names, such as `accuracy` and, of a part of the data, `recall/CLASS`.
-        part: what stands for the part in these names, `CLASS`.
+        overall: metrics of all rows, which are also those of a slice, as in `accuracy/SLICE`.
+        by_class: metrics of one class, as in `recall/CLASS`.
     """
+    known = [*overall, *(f"{kind}/CLASS" for kind in by_class), *(f"{kind}/SLICE" for kind in overall)]
+
     def check(name: str) -> str:
         kind, slash, of = name.partition("/")
-        if (f"{kind}/{part}" if of else name) not in known:
-            nearest = difflib.get_close_matches(f"{kind}/{part}" if slash else name, known, n=1, cutoff=0)[0]
+        if name not in overall and not (of and kind in (*overall, *by_class)):
+            pattern = next((one for one in known if one.startswith(f"{kind}/")), f"{kind}/CLASS") if slash else kind
+            nearest = difflib.get_close_matches(pattern, known, n=1, cutoff=0)[0]
+            part = nearest.partition("/")[2]
             raise ValueError(f"a metric ({choice(known)}), received {name!r}; the nearest is "
-                             f"{nearest.replace(part, of or part)}")
+                             f"{nearest.replace(part, of) if part and of else nearest}")
         return name
 
     return AfterValidator(check)
@@ -200,6 +204,8 @@ class Threshold(Section):
 
 
 class Evaluation(Section):
+    overall: ClassVar[Sequence[str]] = ()   # Metrics of all rows and of slices.
+
     thresholds: dict[str, Threshold] = Field(..., min_length=1, description="Metric → bounds.")
 
 
@@ -225,6 +231,15 @@ class Settings(DataSettings):
     training: Training = Field(default_factory=Training, description="How the model is trained.")
     evaluation: Evaluation = Field(..., description="What a model must reach to be pushed.")
     push: Push = Field(default_factory=Push, description="Where it goes.")
+
+    @model_validator(mode="after")
+    def _slices_have_a_column(self) -> Settings:
+        sliced = [name for name in self.evaluation.thresholds if name.partition("/")[0] in self.evaluation.overall
+                  and "/" in name]
+        if sliced and not self.data.slice:
+            raise ValueError(f"`data.slice` to name the column that evaluation.thresholds.{sliced[0]} is about, "
+                             "received none")
+        return self
 
     @property
     def start(self) -> str:

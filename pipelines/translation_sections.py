@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from components.verdict import translation_metric_names
 from pipelines import sections
 from pipelines.sections import Section, Threshold, ascending, known_metric
 
-Metric = Annotated[str, known_metric(["bleu", "chrf", "bleu/SLICE", "chrf/SLICE"], "SLICE")]
+OVERALL = translation_metric_names()
+Metric = Annotated[str, known_metric(OVERALL)]
 
 LARGEST_PEAK = 0.1   # Learning rate; a factor of `inverse_sqrt` is ten times that and more.
 
@@ -107,8 +109,9 @@ class Decoding(Section):
     length_penalty: float = Field(0.6, ge=0, description="Exponent alpha of ((5 + tokens) / 6)^alpha, which log "
                                   "probabilities are divided by (Wu et al., 2016); 0 favours short translations.")
     n_best: int = Field(1, ge=1, description="Translations in an answer.")
-    max_ratio: float = Field(2.0, gt=0, description="A translation ends at `max_ratio` · source tokens + `max_extra` "
-                             "tokens at the latest.")
+    max_ratio: float = Field(2.0, gt=0, description="A translation has at most `max_ratio` · source tokens + "
+                             "`max_extra` tokens, [START] and [END] of the source not counted, [END] of its own "
+                             "counted.")
     max_extra: int = Field(10, ge=0, description="See `max_ratio`.")
     max_source_tokens: int = Field(512, ge=4, description="Tokens of a text that are read, [START] and [END] included; "
                                    "longer ones are cut, and the answer says so.")
@@ -121,9 +124,11 @@ class Decoding(Section):
 
 
 class Evaluation(sections.Evaluation):
+    overall = OVERALL
+
     thresholds: dict[Metric, Threshold] = Field(
         ..., min_length=1, description="Metric → bounds that must hold before anything is pushed. Metrics, from 0 to "
-        "100: `bleu` and `chrf`, and of the rows of one value of `data.slice`, `bleu/SLICE` and `chrf/SLICE`.")
+        "100: `bleu` and `chrf`, and of the rows of one value of `data.slice`, as in `bleu/VALUE`.")
     length_bands: Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(ascending)] = Field(
         default_factory=lambda: [8, 16, 24, 32],
         description="Upper ends, in tokens of the source and ascending, of the length bands that metrics are sliced "
