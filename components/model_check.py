@@ -73,7 +73,7 @@ def check(source: str, texts: Sequence[str], examples: Sequence[bytes],
         timeout: seconds for the whole check.
 
     Returns:
-        `seconds_per_row`, for rows asked one by one, and `rows`.
+        `seconds_per_row`, the median of rows asked one by one, and `rows`.
 
     Raises:
         TextrailError: the model does not load, answers wrongly or is not done in time.

@@ -22,9 +22,9 @@ def make_word_translator(folder: Path, words: Mapping[str, str] = WORDS, text: s
         target: target column.
         name: of the input of `serving_default`; the source column if None.
         n_best: 1 or 2.
-        fault: what is wrong with it: "nan" (scores), "batch" (a row depends on its neighbours), "blank" (an empty
-            text is answered), "attention" (does not sum to 1), "examples" (answers otherwise than `serving_default`),
-            "output" (a name), "truncated" (never tells).
+        fault: what is wrong with it: "batch" (a row depends on its neighbours), "blank" (an empty text is answered),
+            "attention" (does not sum to 1), "examples" (answers otherwise than `serving_default`), "truncated" (never
+            tells).
     """
     import tensorflow as tf
     import tensorflow_text as tf_text
@@ -50,16 +50,15 @@ def make_word_translator(folder: Path, words: Mapping[str, str] = WORDS, text: s
             translation = tf.strings.regex_replace(translation, r" \.", ".")
             count = kept.row_lengths()
             score = -0.01 * tf.cast(count, tf.float32)
-            if fault == "nan":
-                score = tf.where(count > 0, score, float("nan"))
             if fault == "batch":
-                translation = tf.strings.join([translation, tf.strings.as_string(tf.size(texts))])
+                neighbours = tf.strings.join([translation, tf.strings.as_string(tf.size(texts))])
+                translation = tf.where(count > 0, neighbours, "")
             if fault == "blank":
                 translation = tf.where(count > 0, translation, "the")
             second = tf.strings.upper(translation)
             best = tf.stack([translation, second], axis=1)[:, :n_best]
             scores = tf.stack([score, score - 0.1], axis=1)[:, :n_best]
-            return {"sentence" if fault == "output" else "translation": translation, "score": score,
+            return {"translation": translation, "score": score,
                     "translations": best, "scores": scores,
                     "truncated": (source.row_lengths() > MAX_SOURCE_TOKENS - 2) & (fault != "truncated")}
 

@@ -9,6 +9,8 @@ from tfx.types import standard_artifacts
 
 from components.model_check import SCRIPT, Executor, ModelCheck, check
 from modules.errors import TextrailError
+from tests.components.conftest import serialized
+from tests.word_translator import make_word_translator
 
 
 def test_a_good_model_is_blessed(tmp_path, keyword_model, examples_artifact):
@@ -31,6 +33,30 @@ def test_scores_that_are_not_numbers_are_refused(tmp_path, keyword_model, exampl
     model = keyword_model(tmp_path / "m", broken_word="so")
     with pytest.raises(TextrailError, match="not finite"):
         check(str(model), ["text"], [example_bytes("so good", "positive")])
+
+
+def test_a_translator_is_blessed(tmp_path, examples_artifact):
+    make_word_translator(tmp_path / "m/Format-Serving", name="text")
+    model, blessing = standard_artifacts.Model(), standard_artifacts.InfraBlessing()
+    model.uri, blessing.uri = str(tmp_path / "m"), str(tmp_path / "blessing")
+    rows = [{"pt": "o gato preto dorme.", "en": "the black cat sleeps."}, {"pt": "uma casa", "en": "a house"}]
+    examples = examples_artifact(tmp_path / "e", {"train": rows, "test": rows})
+    Executor().Do({"model": [model], "examples": [examples]}, {"blessing": [blessing]},
+                  {"settings": json.dumps({"data": {"text": "pt"}})})
+    assert blessing.get_int_custom_property("blessed") == 1
+
+
+@pytest.mark.parametrize("fault, sentence", [
+    ("batch", r"'A plain sentence\.' is translated as 'A plain sentence\.1' .* alone and as 'A plain sentence\.11' "),
+    ("blank", "'', which says nothing, is translated as 'the'"),
+    ("attention", r"attention over the source of 'A plain sentence\.' does not sum to 1"),
+    ("examples", r"\(-1\.0400\) by the signature examples and as 'the cat sleeps\.' \(-0\.0400\) by serving_default"),
+    ("truncated", "truncated is False for 5000 words, where 12 tokens are read"),
+])
+def test_a_translator_that_answers_wrongly_is_refused(tmp_path, fault, sentence):
+    model = make_word_translator(tmp_path / "m", fault=fault)
+    with pytest.raises(TextrailError, match=sentence):
+        check(str(model), ["pt"], [serialized({"pt": "o gato dorme.", "en": "the cat sleeps."})])
 
 
 def test_a_model_that_needs_an_op_nobody_registers_is_refused(tmp_path, keyword_model):
