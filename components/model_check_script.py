@@ -43,22 +43,43 @@ def require(holds, reason):
         raise Failure(reason)
 
 
-class Classification:
-    """A model that answers with the best class and the scores of all."""
+class Shape:
+    """What a kind of model promises.
 
-    signatures = ("serving_default", "examples", "transform_features")
+    Attributes:
+        texts: names of the text features it reads.
+        signatures: names of those it has.
+    """
+
+    texts: list[str]
+    signatures: tuple[str, ...] = ("serving_default", "examples", "transform_features")
+
+    def shapes(self, rows):
+        """Output of `serving_default` → its shape for so many rows."""
+        raise NotImplementedError
+
+    def look(self, rows, answer):
+        """Requires of an answer what makes sense of it; rows: one list of strings for each text feature."""
+
+    def compare(self, texts, one, other, ways):
+        """Requires two answers to the same texts to be the same; `ways` says how each came about."""
+
+    def look_further(self, signatures, texts):
+        """Asks signatures that other kinds of model do not have."""
+
+
+class Classification(Shape):
+    """A model that answers with the best class and the scores of all."""
 
     def __init__(self, manifest):
         self.texts = [manifest[key] for key in ("text", "text_pair") if manifest.get(key)]
         self.classes = manifest["classes"]
 
     def shapes(self, rows):
-        """Output of `serving_default` → its shape for so many rows."""
         return {"label": (rows,), "score": (rows,), "scores": (rows, len(self.classes)),
                 "classes": (rows, len(self.classes))}
 
     def look(self, rows, answer):
-        """Requires of an answer what makes sense of it."""
         scores, classes = answer["scores"], self.classes
         require(np.all(np.isfinite(scores)), "scores has values that are not finite numbers")
         require(np.all(np.abs(scores.sum(axis=1) - 1) <= TOLERANCE), f"scores sum to {scores.sum(axis=1)}, not to 1")
@@ -70,19 +91,15 @@ class Classification:
             require([name.decode() for name in row] == classes, f"classes are {row}, in textrail.json {classes}")
 
     def compare(self, texts, one, other, ways):
-        """Requires two answers to the same texts to be the same; `ways` says what is different about them."""
         for text, scores, others in zip(texts, one["scores"], other["scores"], strict=True):
             require(np.allclose(scores, others, atol=TOLERANCE),
                     f"{text[:60]!r} scores {scores} {ways[0]} and {others} {ways[1]}")
 
-    def look_further(self, signatures, samples):
-        """Other signatures of this shape."""
 
-
-class Translation:
+class Translation(Shape):
     """A model that answers with sentences, the best first, and shows where its decoder looked."""
 
-    signatures = ("serving_default", "examples", "transform_features", "attention")
+    signatures = (*Shape.signatures, "attention")
 
     def __init__(self, manifest):
         self.texts, self.input = [manifest["text"]], manifest["inputs"][0]
@@ -118,8 +135,8 @@ class Translation:
                 ties.append(told)
         require(len(ties) * ROWS_A_TIE <= max(len(texts), ROWS_A_TIE), ties[0] if ties else "")
 
-    def look_further(self, signatures, samples):
-        for text in filter(str.strip, samples):
+    def look_further(self, signatures, texts):
+        for text in filter(str.strip, texts):
             answer = {name: value.numpy() for name, value in signatures["attention"](
                 **{self.input: [text]}).items()}
             expected = ["attention", "source_tokens", "target_tokens"]
@@ -131,7 +148,7 @@ class Translation:
                     f"attention over the source of {text[:60]!r} does not sum to 1")
 
 
-SHAPES = {"classification": Classification, "translation": Translation}
+SHAPES: dict[str, type] = {"classification": Classification, "translation": Translation}
 
 
 def main(folder, request_path):
@@ -168,12 +185,12 @@ def main(folder, request_path):
     rows = [SAMPLES + column for column in
             ([tf.train.Example.FromString(bytes.fromhex(record)).features.feature[text].bytes_list.value[0].decode()
               for record in request["examples"]] for text in texts)]
-    together, alone, seconds = ask(rows), [], []
+    together, answers, seconds = ask(rows), [], []
     for index in range(len(rows[0])):
         start = time.perf_counter()
-        alone.append(ask([[column[index]] for column in rows]))
+        answers.append(ask([[column[index]] for column in rows]))
         seconds.append(time.perf_counter() - start)
-    alone = {name: np.concatenate([answer[name] for answer in alone]) for name in together}
+    alone = {name: np.concatenate([answer[name] for answer in answers]) for name in together}
     shape.compare(rows[0], alone, together, ("alone", "in a batch"))
     if request["examples"]:
         records = tf.constant([bytes.fromhex(record) for record in request["examples"]])

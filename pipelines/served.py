@@ -26,7 +26,7 @@ class Served:
     attempt: str
 
     @classmethod
-    def find(cls, destination: str, recipe: str, texts: Mapping[str, str | None], paths: Workspace,
+    def find(cls, destination: str, recipe: str, reads: Mapping[str, str | None], paths: Workspace,
              training: Mapping[str, Any], forced: bool) -> Served:
         """Looks at the newest version.
 
@@ -36,22 +36,23 @@ class Served:
         Args:
             destination: folder or URI of the versions.
             recipe: names all that a model of this run is made from.
-            texts: `text` and `text_pair`, the columns that a model of this run reads.
+            reads: `shape` and, by what they hold, the columns of a model of this run, as its textrail.json has them.
             paths: where the run's metadata lie.
             training: execution properties of the run's Trainer.
             forced: true if a step runs although cached.
 
         Raises:
-            TextrailError: the served model reads other columns, so the two cannot be judged on the same rows.
+            TextrailError: the served model is of another shape or has other columns, so the two cannot be judged on the
+                same rows.
         """
         version = served_version(destination)
         if version is None:
             return cls("", uuid.uuid4().hex)
         manifest = read_manifest(os.path.join(destination, version))
-        reads = {key: manifest.get(key) for key in texts}
-        if reads != dict(texts):
-            raise TextrailError(f"a served model in {destination} that reads {_columns(texts)}",
-                                f"version {version}, which reads {_columns(reads)}",
+        found = {key: manifest.get(key) for key in reads}
+        if found != dict(reads):
+            raise TextrailError(f"a served model in {destination} for {_described(reads)}",
+                                f"version {version}, for {_described(found)}",
                                 "Choose another push.destination, or another workspace with --workspace.")
         pushed = manifest.get("model")
         if not forced and pushed and manifest["recipe"] == recipe and newest_output(paths, "Model", training) == pushed:
@@ -59,5 +60,7 @@ class Served:
         return cls(version, uuid.uuid4().hex)
 
 
-def _columns(texts: Mapping[str, str | None]) -> str:
-    return " and ".join(repr(column) for column in texts.values() if column)
+def _described(reads: Mapping[str, str | None]) -> str:
+    """For example "translation of 'pt' and 'en'"."""
+    columns = " and ".join(repr(column) for key, column in reads.items() if key != "shape" and column)
+    return f"{reads['shape']} of {columns}"

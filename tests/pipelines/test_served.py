@@ -11,7 +11,7 @@ from modules.errors import TextrailError
 from pipelines.served import Served
 from pipelines.workspace import Workspace
 
-TEXTS = {"text": "review", "text_pair": None}
+READS = {"shape": "classification", "text": "review", "text_pair": None, "target": None}
 TRAINING = {"settings": "s", "code": "c"}
 
 
@@ -24,7 +24,7 @@ def serve(paths: Workspace, version: str, **facts) -> None:
     folder = paths.pushed / version
     (folder / "assets.extra").mkdir(parents=True)
     (folder / "saved_model.pb").touch()
-    manifest = {**TEXTS, "recipe": "r", "model": "/model/1", "attempt": "a", "baseline_version": None} | facts
+    manifest = {**READS, "recipe": "r", "model": "/model/1", "attempt": "a", "baseline_version": None} | facts
     (folder / "assets.extra" / "textrail.json").write_text(json.dumps(manifest))
 
 
@@ -44,8 +44,8 @@ def train(paths: Workspace, uri: str, settings: str = "s") -> None:
     store.put_execution(execution, [(proto.Artifact(type_id=model_type, uri=uri), event)], [])
 
 
-def find(paths: Workspace, forced: bool = False, texts=TEXTS) -> Served:
-    return Served.find(str(paths.pushed), "r", texts, paths, TRAINING, forced)
+def find(paths: Workspace, forced: bool = False, reads=READS) -> Served:
+    return Served.find(str(paths.pushed), "r", reads, paths, TRAINING, forced)
 
 
 def test_nothing_served_is_compared_with_nothing_and_each_push_is_another(paths):
@@ -82,10 +82,15 @@ def test_a_forced_run_or_another_recipe_or_lost_metadata_compare_with_what_is_se
     assert find(paths).baseline == "8"
 
 
-def test_a_served_model_that_reads_other_columns_stops_the_run_before_it_begins(paths):
+@pytest.mark.parametrize("changes, sentence", [
+    ({"text": "text"}, "for classification of 'text'; received version 7, for classification of 'review'"),
+    ({"shape": "translation", "target": "en"},
+     "for translation of 'review' and 'en'; received version 7, for classification of 'review'"),
+])
+def test_a_served_model_of_another_kind_or_columns_stops_the_run_before_it_begins(paths, changes, sentence):
     serve(paths, "7")
-    with pytest.raises(TextrailError, match="that reads 'text'; received version 7, which reads 'review'"):
-        find(paths, texts={"text": "text", "text_pair": None})
+    with pytest.raises(TextrailError, match=sentence):
+        find(paths, reads=READS | changes)
 
 
 def test_a_model_that_somebody_else_put_there_is_told_apart(paths):
