@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 BLOCKS = " ▁▂▃▄▅▆▇█"
 MAX_TICKS = 6
 INCHES, DOTS_PER_INCH = (8, 4), 150   # A PNG is 1200 pixels wide and 600 high.
-BLUE, RED, GREY = "#1f5fa8", "#c0392b", "#8a8a8a"
+MAPS_ABREAST = 4
+BLUE, ORANGE, RED, GREY = "#1f5fa8", "#e08e2b", "#c0392b", "#8a8a8a"
 
 
 def sampled_steps(total_steps: int, count: int) -> np.ndarray:
@@ -90,32 +92,101 @@ def schedule_png(schedule: Schedule, steps_per_epoch: int, path: Path) -> None:
     _save(figure, path)
 
 
-def lengths_png(lengths: Sequence[int] | np.ndarray, max_length: int, path: Path) -> None:
+def lengths_png(lengths: Mapping[str, Sequence[int] | np.ndarray], limit: int, key: str, fate: str, path: Path
+                ) -> None:
     """Writes the histogram of text lengths with the longest that the model reads.
 
     Args:
-        lengths: [texts] tokens of each text before it is cut.
-        max_length: tokens of the longest text that is not cut.
+        lengths: what the texts are called → [texts] tokens of each, special ones included; one entry, or one for
+            each side of pairs.
+        limit: tokens of the longest text that the model reads.
+        key: of the settings, for the limit.
+        fate: of longer texts, such as "are cut".
         path: of the PNG.
     """
-    lengths = np.asarray(lengths)
-    longest = int(lengths.max())
+    sides = {name: np.asarray(side) for name, side in lengths.items()}
+    longest = max(int(side.max()) for side in sides.values())
+    count = len(next(iter(sides.values())))
     # A few texts beyond all others would leave the rest a few bars.
-    end = max(math.ceil(np.percentile(lengths, 99.5)), round(max_length * 1.05))
+    usual = max(np.percentile(side, 99.5) for side in sides.values())
+    end = max(math.ceil(usual), round(limit * 1.05))
     beyond = f"; the last bar also has the longer ones, up to {longest:,}" if longest > end else ""
-    figure, axes = _figure(f"Lengths of {len(lengths):,} training texts",
-                           f"length (tokens, with [CLS] and [SEP]{beyond})", "texts")
+    figure, axes = _figure(f"Lengths of {count:,} training {'pairs' if len(sides) > 1 else 'texts'}",
+                           f"length (tokens, special ones included{beyond})", "texts")
     width = max(1, -(-end // 60))
     edges = [edge + 0.5 for edge in range(0, end + width, width)]
-    axes.hist(np.minimum(lengths, end), bins=edges, color=BLUE)
-    axes.axvline(max_length + 0.5, color=RED, linewidth=1.2, linestyle="--")
+    axes.hist([np.minimum(side, end) for side in sides.values()], bins=edges, color=[BLUE, ORANGE][:len(sides)],
+              label=list(sides))
+    axes.axvline(limit + 0.5, color=RED, linewidth=1.2, linestyle="--")
     axes.set_xlim(0, edges[-1])
-    cut = float(np.mean(lengths > max_length))
-    side, gap = ("right", -6) if max_length > end / 2 else ("left", 6)
-    axes.annotate(f"model.max_length {max_length}, {cut:.1%} are cut", (max_length + 0.5, 0.95), color=RED,
-                  xycoords=("data", "axes fraction"), xytext=(gap, 0), textcoords="offset points", ha=side,
-                  va="center")
+    longer = float(np.mean(np.any([side > limit for side in sides.values()], axis=0)))
+    # The words stand on the side of the limit that has more room.
+    left = limit > end / 2
+    axes.annotate(f"{key} {limit}, {longer:.1%} {fate}", (limit + 0.5, 0.95), color=RED,
+                  xycoords=("data", "axes fraction"), xytext=(-6 if left else 6, 0), textcoords="offset points",
+                  ha="right" if left else "left", va="center")
+    if len(sides) > 1:
+        axes.legend(frameon=False, loc="upper right" if left else "upper left",
+                    bbox_to_anchor=((limit + 0.5) / edges[-1], 0.92))
     _save(figure, path)
+
+
+def positions_png(code: np.ndarray, path: Path) -> None:
+    """Writes the positional code as an image.
+
+    Args:
+        code: [length, width] floats from -1 to 1.
+        path: of the PNG.
+    """
+    length, width = code.shape
+    figure, axes = _figure("Positional code, added to the embedding of each token",
+                           "position (tokens; [START] is at 0)", f"column of the embedding ({width} in all)")
+    image = axes.imshow(code.T, aspect="auto", cmap="RdBu", vmin=-1, vmax=1, origin="lower", interpolation="nearest",
+                        extent=(-0.5, length - 0.5, -0.5, width - 0.5))
+    figure.colorbar(image, ax=axes, label="sine (even columns) or cosine (odd)", ticks=[-1, -0.5, 0, 0.5, 1])
+    _save(figure, path)
+
+
+def attention_png(weights: np.ndarray, source: Sequence[str], target: Sequence[str], title: str, path: Path) -> None:
+    """Writes what each head of a layer looks at, a map a head.
+
+    Args:
+        weights: [heads, target, source] shares; those of a target token sum to 1.
+        source: tokens of the text.
+        target: tokens of the translation.
+        title: of the picture.
+        path: of the PNG.
+    """
+    from matplotlib.figure import Figure
+
+    heads = len(weights)
+    columns = min(heads, MAPS_ABREAST)
+    rows = -(-heads // columns)
+    cell = 0.24   # Inches a token: room for its name.
+    size = (columns * (cell * len(source) + 0.25) + 2.2, rows * (cell * len(target) + 0.45) + 1.7)
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+    maps = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    top = max(float(weights.max()), 1e-9)
+    for number, axes in enumerate(maps.flat):
+        if number >= heads:
+            axes.set_visible(False)
+            continue
+        image = axes.imshow(weights[number], cmap="Blues", vmin=0, vmax=top, aspect="auto")
+        axes.set_title(f"head {number + 1}", fontsize=10)
+        axes.set_xticks(range(len(source)), map(_printable, source), rotation=90, fontsize=9)
+        axes.set_yticks(range(len(target)), map(_printable, target), fontsize=9)
+        # Below the maps of a last row that is not full stand tokens, too.
+        axes.tick_params(length=0, labelbottom=number + columns >= heads)
+    figure.suptitle(title, fontweight="bold", ha="left", x=0.01)
+    figure.supxlabel("text (tokens; ▪ where there was no space, ## inside a word)", fontsize=10)
+    figure.supylabel("token about to be said", fontsize=10)
+    figure.colorbar(image, ax=maps, label="attention (share; 1 in each line)", fraction=0.03, aspect=30)
+    _save(figure, path)
+
+
+def _printable(token: str) -> str:
+    """A token in characters that the plot's font has: the joiner is among those of Asian scripts."""
+    return token.replace("￭", "▪")
 
 
 def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
@@ -133,5 +204,7 @@ def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 def _save(figure: Figure, path: Path) -> None:
     beside = path.with_name(f".{path.name}")
-    figure.savefig(beside, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")   # A box is shown for it.
+        figure.savefig(beside, format="png")
     beside.replace(path)

@@ -42,7 +42,7 @@ def test_one_epoch_is_marked_in_quarters_and_many_are_thinned():
 
 def test_plots_are_png_files_of_one_size(tmp_path):
     schedule_png(Schedule(1e-4, 300, 30, "cosine"), 100, tmp_path / "learning_rate.png")
-    lengths_png(np.array([5, 6, 6, 7, 300]), 128, tmp_path / "lengths.png")
+    lengths_png({"texts": np.array([5, 6, 6, 7, 300])}, 128, "model.max_length", "are cut", tmp_path / "lengths.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["learning_rate.png", "lengths.png"]
     for path in tmp_path.iterdir():
         content = path.read_bytes()
