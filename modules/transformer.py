@@ -6,7 +6,7 @@ al., 2018), both halves are `modules/translator.py`.
 Speed. On a CPU most of a training step's time goes not into matrix products but into passes over memory: TensorFlow
 runs the dozen element-wise operations of a GELU and its gradient one after the other, each reading and writing the
 whole tensor. So what lies between two matrix products is one function here, with its gradient written beside it, and
-while training on a CPU each is compiled to a single loop by XLA (`_loop`). The matrix products stay with oneDNN,
+while training on a CPU each is compiled to a single loop by XLA (`one_loop`). The matrix products stay with oneDNN,
 which XLA's CPU compiler does not match. Inference, exported graphs and other devices run the same formulas as plain
 TensorFlow operations; what other programs are to train, `plain_operations` leaves to TensorFlow's own gradients too.
 """
@@ -41,18 +41,23 @@ def plain_operations() -> Iterator[None]:
         _PLAIN.reset(before)
 
 
-def _with_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+def is_plain() -> bool:
+    """Whether `plain_operations` holds."""
+    return _PLAIN.get()
+
+
+def with_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that returns (y, gradient function) as one of y; see `tf.custom_gradient`."""
     with_ours = tf.custom_gradient(function)
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
-        return function(*args)[0] if _PLAIN.get() else with_ours(*args)
+        return function(*args)[0] if is_plain() else with_ours(*args)
 
     return call
 
 
-def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
+def one_loop(function: Callable[..., Any]) -> Callable[..., Any]:
     """Makes one compiled loop of a chain of element-wise operations where that pays: on a CPU.
 
     Accelerators keep the plain operations: theirs are fast, and XLA there needs parts that not every machine has.
@@ -62,13 +67,17 @@ def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
-        on_cpu = all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
-        return (compiled if on_cpu and not _PLAIN.get() else function)(*args)
+        return (compiled if on_cpu() and not is_plain() else function)(*args)
 
     return call
 
 
-def _f32(x: tf.Tensor) -> tf.Tensor:
+def on_cpu() -> bool:
+    """Whether TensorFlow has nothing but CPUs."""
+    return all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
+
+
+def f32(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(x, tf.float32)
 
 
@@ -93,18 +102,18 @@ ACTIVATIONS: dict[str, tuple[Callable[[tf.Tensor], tf.Tensor], Callable[[tf.Tens
     "gelu": (functools.partial(tf.nn.gelu, approximate=False), _gelu_slope),
     "gelu_new": _GELU_TANH,
     "gelu_pytorch_tanh": _GELU_TANH,
-    "relu": (tf.nn.relu, lambda x: _f32(x > 0)),
+    "relu": (tf.nn.relu, lambda x: f32(x > 0)),
 }
 
 
-@_loop
+@one_loop
 def _activate(x: tf.Tensor, name: str) -> tf.Tensor:
-    return tf.cast(ACTIVATIONS[name][0](_f32(x)), x.dtype)
+    return tf.cast(ACTIVATIONS[name][0](f32(x)), x.dtype)
 
 
-@_loop
+@one_loop
 def _activate_gradient(x: tf.Tensor, upstream: tf.Tensor, name: str) -> tf.Tensor:
-    return tf.cast(_f32(upstream) * ACTIVATIONS[name][1](_f32(x)), x.dtype)
+    return tf.cast(f32(upstream) * ACTIVATIONS[name][1](f32(x)), x.dtype)
 
 
 def activate(x: tf.Tensor, name: str, training: bool) -> tf.Tensor:
@@ -121,7 +130,7 @@ def activate(x: tf.Tensor, name: str, training: bool) -> tf.Tensor:
     if not training:
         return ACTIVATIONS[name][0](x)  # oneDNN folds this into the matrix product before it
 
-    @_with_gradient
+    @with_gradient
     def run(x: tf.Tensor) -> Any:
         return _activate(x, name), lambda upstream: _activate_gradient(x, upstream, name)
 
@@ -165,17 +174,17 @@ class RandomBytes:
 
 def _keep(draw: tf.Tensor | None, threshold: int) -> tf.Tensor | float:
     """What to multiply with, float32 in the draw's shape: 0 for dropped elements, else 1 / the share kept."""
-    return 1.0 if draw is None else _f32(draw >= threshold) * (256 / (256 - threshold))
+    return 1.0 if draw is None else f32(draw >= threshold) * (256 / (256 - threshold))
 
 
-@_loop
+@one_loop
 def _drop(x: tf.Tensor, draw: tf.Tensor, threshold: int) -> tf.Tensor:
-    return tf.cast(_f32(x) * _keep(draw, threshold), x.dtype)
+    return tf.cast(f32(x) * _keep(draw, threshold), x.dtype)
 
 
-@_loop
+@one_loop
 def _drop_add(x: tf.Tensor, residual: tf.Tensor, draw: tf.Tensor | None, threshold: int) -> tf.Tensor:
-    return tf.cast(_f32(x) * _keep(draw, threshold) + _f32(residual), x.dtype)
+    return tf.cast(f32(x) * _keep(draw, threshold) + f32(residual), x.dtype)
 
 
 class Dropout(keras.layers.Layer):
@@ -198,7 +207,7 @@ class Dropout(keras.layers.Layer):
         if draw is None:
             return x
 
-        @_with_gradient
+        @with_gradient
         def run(x: tf.Tensor) -> Any:
             return _drop(x, draw, threshold), lambda upstream: _drop(upstream, draw, threshold)
 
@@ -224,7 +233,7 @@ class AddDropped(keras.layers.Layer):
             return x + residual
         draw, threshold = self.random.draw(tf.shape(x), training), self.random.threshold
 
-        @_with_gradient
+        @with_gradient
         def run(x: tf.Tensor, residual: tf.Tensor) -> Any:
             def gradient(upstream: tf.Tensor) -> Any:
                 return upstream if draw is None else _drop(upstream, draw, threshold), upstream
@@ -237,13 +246,13 @@ class AddDropped(keras.layers.Layer):
 # --- layer norm --------------------------------------------------------------------------------------------------
 
 
-@_loop
+@one_loop
 def _add_norm(x: tf.Tensor, residual: tf.Tensor | None, draw: tf.Tensor | None, gamma: tf.Tensor, beta: tf.Tensor,
               threshold: int, epsilon: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """norm(residual + dropout(x)); also the normalised rows and 1/deviation [tokens, 1], which the gradient needs."""
-    total = _f32(x) * _keep(draw, threshold)  # [tokens, width]
+    total = f32(x) * _keep(draw, threshold)  # [tokens, width]
     if residual is not None:
-        total += _f32(residual)
+        total += f32(residual)
     # Statistics in float32 in every precision: a variance loses all its digits in bfloat16.
     centred = total - tf.reduce_mean(total, axis=-1, keepdims=True)
     inverse = tf.math.rsqrt(tf.reduce_mean(centred * centred, axis=-1, keepdims=True) + epsilon)
@@ -251,11 +260,11 @@ def _add_norm(x: tf.Tensor, residual: tf.Tensor | None, draw: tf.Tensor | None, 
     return tf.cast(normal * gamma + beta, x.dtype), tf.cast(normal, x.dtype), inverse
 
 
-@_loop
+@one_loop
 def _add_norm_gradient(upstream: tf.Tensor, normal: tf.Tensor, inverse: tf.Tensor, draw: tf.Tensor | None,
                        gamma: tf.Tensor, threshold: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Gradients with respect to x, gamma, beta and residual."""
-    upstream32, normal32 = _f32(upstream), _f32(normal)
+    upstream32, normal32 = f32(upstream), f32(normal)
     ones = tf.ones([1, tf.shape(upstream)[0]])  # as a product the sum over tokens walks along the memory
     to_gamma, to_beta = (tf.reshape(ones @ rows, [-1]) for rows in (upstream32 * normal32, upstream32))  # each [width]
     scaled = upstream32 * gamma
@@ -292,7 +301,7 @@ class AddNorm(keras.layers.Layer):
         draw = self.random.draw(tf.shape(x), training) if self.random else None
         threshold = self.random.threshold if self.random else 0
 
-        @_with_gradient
+        @with_gradient
         def run(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, *residual: tf.Tensor) -> Any:
             y, normal, inverse = _add_norm(x, *(residual or (None,)), draw, gamma, beta, threshold, self.epsilon)
 
@@ -364,11 +373,11 @@ def _additive(seen: tf.Tensor, dtype: str) -> tf.Tensor:
     return tf.where(seen, tf.constant(0, dtype), tf.constant(tf.as_dtype(dtype).min / 2, dtype))
 
 
-@_loop
+@one_loop
 def _scores_gradient(probabilities: tf.Tensor, upstream: tf.Tensor, row: tf.Tensor, draw: tf.Tensor | None,
                      threshold: int, scale: float) -> tf.Tensor:
-    change = _f32(upstream) * _keep(draw, threshold) - row
-    return tf.cast(_f32(probabilities) * change * scale, probabilities.dtype)
+    change = f32(upstream) * _keep(draw, threshold) - row
+    return tf.cast(f32(probabilities) * change * scale, probabilities.dtype)
 
 
 def attention_probabilities(query: tf.Tensor, key: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
@@ -405,7 +414,7 @@ def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask: tf.Tensor |
         return tf.matmul(attention_probabilities(query, key, mask), value)
     scale = 1 / math.sqrt(query.shape[-1])
 
-    @_with_gradient
+    @with_gradient
     def run(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> Any:
         probabilities = attention_probabilities(query, key, mask)  # [batch, heads, to, from]
         draw = random.draw(tf.shape(probabilities), training)
@@ -415,7 +424,7 @@ def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask: tf.Tensor |
         def gradient(upstream: tf.Tensor) -> Any:
             # Softmax's gradient needs the sum over `from` of probability x its gradient. That equals output x upstream
             # summed over head_width (Dao et al., 2022), a tensor several times smaller.
-            row = tf.reduce_sum(_f32(output) * _f32(upstream), axis=-1, keepdims=True)  # [batch, heads, to, 1]
+            row = tf.reduce_sum(f32(output) * f32(upstream), axis=-1, keepdims=True)  # [batch, heads, to, 1]
             to_kept = tf.matmul(upstream, value, transpose_b=True)  # [batch, heads, to, from]
             to_scores = _scores_gradient(probabilities, to_kept, row, draw, random.threshold, scale)
             return (tf.matmul(to_scores, key), tf.matmul(to_scores, query, transpose_a=True),
@@ -429,7 +438,7 @@ def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask: tf.Tensor |
 # --- layers ------------------------------------------------------------------------------------------------------
 
 
-@_with_gradient
+@with_gradient
 def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> Any:
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # The sum over tokens as a product: faster than TensorFlow's sum, and added up in float32 in every precision.
@@ -439,12 +448,12 @@ def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> Any:
     return tf.nn.bias_add(x, bias), gradient
 
 
-@_loop
+@one_loop
 def _add(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    return tf.cast(_f32(x) + _f32(y), x.dtype)
+    return tf.cast(f32(x) + f32(y), x.dtype)
 
 
-@_with_gradient
+@with_gradient
 def _fork(x: tf.Tensor) -> Any:
     """x twice, for a layer and the residual around it; TensorFlow's own sum of their gradients is slow in bfloat16."""
     return (tf.identity(x), tf.identity(x)), _add

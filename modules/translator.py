@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from modules.errors import TextrailError
+from modules.token_loss import token_loss
 from modules.transformer import (
     AddNorm,
     Block,
@@ -205,9 +206,9 @@ class Translator(keras.Model):
         mask = paths_mask(paths, self.compute_dtype)
         x = self.target_embedding(tf.reshape(token_ids, [-1, 1]), tf.shape(paths)[2] - 1)  # [batch * beams, width]
         past = []
-        for block, before, (keys, values) in zip(self.decoder, cache["past"], cache["memory"], strict=True):
-            x, *now = block.step(x, *before, mask, memory=Memory(keys, values, cache["mask"]))
-            past.append(tuple(now))
+        for block, (keys, values), memory in zip(self.decoder, cache["past"], cache["memory"], strict=True):
+            x, keys, values = block.step(x, keys, values, mask, Memory(memory[0], memory[1], cache["mask"]))
+            past.append((keys, values))
         logits = self.projection(self._normed(self.decoder_norm, x, False))  # [batch * beams, target_size]
         logits = tf.reshape(tf.cast(logits, tf.float32), [-1, token_ids.shape[1], self.target_size])
         return logits, {**cache, "past": past}
@@ -263,21 +264,18 @@ def sums(translator: Translator, batch: dict[str, tf.Tensor], training: bool, la
         translator: the model.
         batch: `source_ids` and `target_ids`, each [batch, length] int32 with [START] and [END].
         training: whether to drop, and to smooth the labels.
-        label_smoothing: share of a label's probability that all tokens share alike.
+        label_smoothing: see `token_loss`.
 
     Returns:
-        Sums over the batch, each [] float32: cross entropy in nats, tokens foretold, and the number of tokens.
+        Sums over the batch, each [] float32: cross entropy in nats, tokens foretold right, and tokens. Padding counts
+        for nothing.
     """
     inputs, labels = shifted(batch["target_ids"])
     decoded = translator.decoded(batch["source_ids"], inputs, training)  # [batch * length, width]
-    # Padding has no label: only tokens are projected to the vocabulary, which costs more than all blocks together.
-    where = tf.where(tf.reshape(labels, [-1]) != PAD)[:, 0]  # [tokens]
-    labels = tf.gather(tf.reshape(labels, [-1]), where)  # [tokens]
-    logits = tf.cast(translator.projection(tf.gather(decoded, where)), tf.float32)  # [tokens, target_size]
-    loss = cross_entropy(logits, labels, label_smoothing if training else 0.0)
-    correct = tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels), tf.float32)
-    return {"loss": tf.reduce_sum(loss), "accuracy": tf.reduce_sum(correct),
-            "weight": tf.cast(tf.size(labels), tf.float32)}
+    labels = tf.reshape(tf.where(labels == PAD, -1, labels), [-1])  # [batch * length]
+    loss, correct, tokens = token_loss(translator.projection, decoded, labels, label_smoothing if training else 0.0,
+                                       training)
+    return {"loss": loss, "accuracy": correct, "weight": tokens}
 
 
 def shifted(target_ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -290,22 +288,3 @@ def shifted(target_ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         Inputs and labels, each [batch, length - 1].
     """
     return target_ids[:, :-1], target_ids[:, 1:]
-
-
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.Tensor:
-    """Cross entropy with smoothed labels (Szegedy et al., arXiv:1512.00567): each token is taken for the label with
-    probability smoothing / vocabulary, the label with 1 - smoothing on top.
-
-    Args:
-        logits: [tokens, vocabulary] float32.
-        labels: [tokens] int32.
-        smoothing: in [0, 1).
-
-    Returns:
-        [tokens] float32, in nats.
-    """
-    plain = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    if not smoothing:
-        return plain
-    label = tf.gather(logits, labels, batch_dims=1)
-    return plain + smoothing * (label - tf.reduce_mean(logits, axis=-1))
