@@ -12,6 +12,17 @@ class Encoder(Artifact):
     TYPE_NAME = "Encoder"
 
 
+class Vocabulary(Artifact):
+    """Pieces of words, learned from the training split, and `report.json` on how well they cover it.
+
+    Of a translation there are the folders `source/` and `target/`, each with `vocab.txt` and `subwords.json` as
+    `modules.subwords.Subwords` reads them; of a BERT, `vocab.txt` and `tokenizer_config.json` as
+    `modules.tokenization.Vocabulary` does.
+    """
+
+    TYPE_NAME = "Vocabulary"
+
+
 class DataBlessing(Artifact):
     """That the data passed its gate: `report.json` with label counts, blank texts and accepted anomalies by split."""
 

@@ -1,4 +1,4 @@
-"""Trainer: runs a task's `run_fn` on the transformed examples and the encoder."""
+"""Trainer: runs a task's `run_fn` on the transformed examples and the encoder or vocabulary."""
 
 import hashlib
 import importlib
@@ -11,7 +11,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
-from components.artifacts import DataBlessing, Encoder
+from components.artifacts import DataBlessing, Encoder, Vocabulary
 from components.code_fingerprint import code_fingerprint
 from modules import progress
 from modules.training import TrainArgs
@@ -27,7 +27,8 @@ class TrainerSpec(component_spec.ComponentSpec):
     INPUTS = {
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
-        "encoder": component_spec.ChannelParameter(type=Encoder),
+        "encoder": component_spec.ChannelParameter(type=Encoder, optional=True),
+        "vocabulary": component_spec.ChannelParameter(type=Vocabulary, optional=True),
         "gate": component_spec.ChannelParameter(type=DataBlessing),
     }
     OUTPUTS = {
@@ -43,7 +44,8 @@ class Executor(base_executor.BaseExecutor):
         """Trains and exports.
 
         Args:
-            input_dict: `examples` (transformed, splits train and validation), `transform_graph`, `encoder`, `gate`.
+            input_dict: `examples` (transformed, splits train and validation), `transform_graph`, `gate`, and `encoder`
+                or `vocabulary` or both.
             output_dict: `model`, a SavedModel under `Format-Serving/`; `model_run`, TensorBoard logs and history.
             exec_properties: see `Trainer`.
         """
@@ -53,7 +55,7 @@ class Executor(base_executor.BaseExecutor):
             train_files=_files(input_dict["examples"], "train"),
             validation_files=_files(input_dict["examples"], "validation"),
             transform_graph=artifact_utils.get_single_uri(input_dict["transform_graph"]),
-            encoder=artifact_utils.get_single_uri(input_dict["encoder"]),
+            encoder=_folder(input_dict, "encoder"), vocabulary=_folder(input_dict, "vocabulary"),
             serving_dir=path_utils.serving_model_dir(model.uri), run_dir=run.uri, checkpoint_dir=checkpoint_dir,
             settings=json.loads(exec_properties["settings"]))
         module, function = exec_properties["run_fn"].rsplit(".", 1)
@@ -71,6 +73,11 @@ def _identity(input_dict: dict[str, list], exec_properties: dict[str, Any]) -> s
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _folder(input_dict: dict[str, list], key: str) -> str:
+    """Where an input lies; "" where the shape has none of it."""
+    return artifact_utils.get_single_uri(input_dict[key]) if input_dict.get(key) else ""
+
+
 def _files(examples: list, split: str) -> list[str]:
     folder = artifact_utils.get_split_uri(examples, split)
     return [os.path.join(folder, name) for name in sorted(tf.io.gfile.listdir(folder)) if not name.startswith(".")]
@@ -82,21 +89,23 @@ class Trainer(base_component.BaseComponent):
     Args:
         examples: transformed examples.
         transform_graph: the graph that made them, which the model takes along.
-        encoder: pretrained weights and vocabulary.
         gate: that the data passed, so that nothing trains before.
         settings: plain values for the `run_fn`.
         run_fn: its import path. Its source and all it uses counts for the cache.
         checkpoints: folder for checkpoints of a training in progress.
+        encoder: pretrained weights and their vocabulary, of a shape that starts from some.
+        vocabulary: learned, of a shape that starts from new weights.
     """
 
     SPEC_CLASS = TrainerSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
     def __init__(self, examples: channel.BaseChannel, transform_graph: channel.BaseChannel,
-                 encoder: channel.BaseChannel, gate: channel.BaseChannel, settings: dict[str, Any], run_fn: str,
-                 checkpoints: str):
+                 gate: channel.BaseChannel, settings: dict[str, Any], run_fn: str, checkpoints: str,
+                 encoder: channel.BaseChannel | None = None, vocabulary: channel.BaseChannel | None = None):
         super().__init__(TrainerSpec(
-            examples=examples, transform_graph=transform_graph, encoder=encoder, gate=gate,
+            examples=examples, transform_graph=transform_graph, encoder=encoder,
+            vocabulary=vocabulary, gate=gate,
             settings=json.dumps(settings, sort_keys=True), run_fn=run_fn, code=code_fingerprint(run_fn),
             checkpoints=checkpoints, model=channel.Channel(type=standard_artifacts.Model),
             model_run=channel.Channel(type=standard_artifacts.ModelRun)))

@@ -33,11 +33,12 @@ class TrainArgs:
         train_files: gzip TFRecords of transformed training examples.
         validation_files: the same for validation.
         transform_graph: folder of the transform graph.
-        encoder: folder of the encoder in HuggingFace's layout.
+        encoder: folder of the encoder in HuggingFace's layout; "" where training starts from new weights.
         serving_dir: where the SavedModel goes.
         run_dir: where TensorBoard logs and `history.json` go.
         checkpoint_dir: folder that outlives a killed run; a later run with the same inputs resumes from it.
         settings: the settings of the run that concern training, as plain values.
+        vocabulary: folder of the learned vocabulary; "" where the encoder has its own.
     """
 
     train_files: list[str]
@@ -48,6 +49,7 @@ class TrainArgs:
     run_dir: str
     checkpoint_dir: str
     settings: dict[str, Any]
+    vocabulary: str = ""
 
 
 @dataclass

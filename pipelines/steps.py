@@ -1,0 +1,139 @@
+"""The steps that every shape takes: the way in, from the rows to the gate, and the way out, from the judge to the push.
+
+What stands between the two is the shape's own; see `classification.build` and `translation.build`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tfx.components.example_validator.component import ExampleValidator
+from tfx.components.statistics_gen.component import StatisticsGen
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.orchestration import metadata, pipeline
+from tfx.types.channel import BaseChannel
+
+from components.anomaly_gate import AnomalyGate
+from components.code_fingerprint import code_fingerprint, executor_fingerprint
+from components.evaluator import Evaluator
+from components.example_gen import ExampleGen
+from components.model_check import ModelCheck
+from components.pusher import Pusher
+from components.rows import ROLES
+from components.schema_gen import SchemaGen, schema_fingerprint
+from components.served_model import ServedModel
+from components.sources import data_fingerprint
+from pipelines.sections import Settings
+from pipelines.served import Served
+
+if TYPE_CHECKING:
+    from pipelines.workspace import Workspace
+
+
+class WayIn(NamedTuple):
+    """Rows that passed the gate.
+
+    Attributes:
+        examples: rows as tf.Examples, splits kept.
+        schema: what every row looks like.
+        gate: that the data passed.
+        components: what made them, in order.
+        fingerprints: of what was read, by what it is.
+    """
+
+    examples: BaseChannel
+    schema: BaseChannel
+    gate: BaseChannel
+    components: list[BaseComponent]
+    fingerprints: dict[str, str]
+
+
+def column_names(settings: Settings) -> dict[str, str | None]:
+    """The columns by what they are for, as far as the shape knows of it.
+
+    Example: {"text": "review", "text_pair": None, "label": "sentiment", "slice": None}.
+    """
+    return {role: getattr(settings.data, role) for role in ROLES if hasattr(settings.data, role)}
+
+
+def way_in(settings: Settings, paths: Workspace) -> WayIn:
+    """The steps read, look and gate.
+
+    Args:
+        settings: validated, with absolute paths.
+        paths: where the run's state lives.
+
+    Raises:
+        TextrailError: data or schema are not where the settings say.
+    """
+    data, columns = settings.data, json.dumps(column_names(settings))
+    source = data.model_dump(exclude={"schema_file"})
+    fingerprints = {"data": data_fingerprint(source), "schema": schema_fingerprint(data.schema_file)}
+
+    examples = ExampleGen(data=json.dumps(source), fingerprint=fingerprints["data"])
+    statistics = StatisticsGen(examples=examples.outputs["examples"])
+    schema = SchemaGen(statistics=statistics.outputs["statistics"], columns=columns, curated=data.schema_file or "",
+                       fingerprint=fingerprints["schema"])
+    anomalies = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
+    gate = AnomalyGate(examples=examples.outputs["examples"], anomalies=anomalies.outputs["anomalies"],
+                       statistics=statistics.outputs["statistics"], columns=columns,
+                       gate=settings.gate.model_dump_json(), destination=_destination(settings, paths))
+    return WayIn(examples.outputs["examples"], schema.outputs["schema"], gate.outputs["blessing"],
+                 [examples, statistics, schema, anomalies, gate], fingerprints)
+
+
+def way_out(settings: Settings, run: str, paths: Workspace, forced: bool, rows: WayIn, *, made: Sequence[BaseComponent],
+            functions: Sequence[str], fingerprints: Mapping[str, str] | None = None) -> pipeline.Pipeline:
+    """The steps baseline, judge, check and push, and with them the whole pipeline.
+
+    Args:
+        settings: validated, with absolute paths.
+        run: name of the run.
+        paths: where its state lives.
+        forced: true if any step is to run although cached, so that its model is a new one.
+        rows: the way in.
+        made: what stands between, in order; the last trains.
+        functions: import paths of what transforms and trains.
+        fingerprints: of what else a model is made from, by what it is.
+
+    Returns:
+        The pipeline, with caching on.
+
+    Raises:
+        TextrailError: the model served now reads other columns.
+    """
+    destination, *_, trainer = _destination(settings, paths), *made
+    model, columns = trainer.outputs["model"], column_names(settings)
+    recipe = _recipe(settings, [*rows.components, *made], functions, rows.fingerprints | dict(fingerprints or {}))
+    reads = {key: columns.get(key) for key in ("text", "text_pair", "target")}
+    now = Served.find(destination, recipe, {"shape": settings.shape, **reads}, paths, trainer.exec_properties, forced)
+
+    served = ServedModel(destination=destination, version=now.baseline)
+    evaluator = Evaluator(examples=rows.examples, model=model, baseline_model=served.outputs["model"],
+                          settings=settings.model_dump())
+    check = ModelCheck(model=model, examples=rows.examples, settings={"data": columns})
+    pusher = Pusher(model=model, model_blessing=evaluator.outputs["blessing"],
+                    infra_blessing=check.outputs["blessing"], evaluation=evaluator.outputs["evaluation"],
+                    gate=rows.gate, destination=destination, keep=settings.push.keep, recipe=recipe,
+                    baseline_version=now.baseline, attempt=now.attempt)
+    return pipeline.Pipeline(
+        pipeline_name=run, pipeline_root=str(paths.pipeline_root), enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(paths.metadata)),
+        components=[*rows.components, *made, served, evaluator, check, pusher])
+
+
+def _destination(settings: Settings, paths: Workspace) -> str:
+    return settings.push.destination or str(paths.pushed)
+
+
+def _recipe(settings: Settings, makers: Sequence[BaseComponent], functions: Sequence[str],
+            fingerprints: Mapping[str, str]) -> str:
+    """Names all that a model is made from: settings, what is read, and code."""
+    code = [code_fingerprint(function) for function in functions]
+    code += [executor_fingerprint(maker.EXECUTOR_SPEC.class_path) for maker in makers]
+    parts: dict[str, Any] = {"settings": settings.model_dump(exclude={"push", "description"}), "code": code,
+                             **fingerprints}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
