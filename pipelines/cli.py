@@ -13,14 +13,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from modules.errors import TextrailError, is_interruption
 
 if TYPE_CHECKING:
     from pipelines.console import PlainView
     from pipelines.local_runner import Node
-    from pipelines.predict import Prediction
+    from pipelines.predict import Predictor
     from pipelines.sections import Settings
     from pipelines.workspace import Workspace
 
@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("metrics", parents=[place], help="how the last model was judged")
     command.add_argument("run", metavar="RUN")
     command.add_argument("--json", action="store_true", help="the verdict as it is stored")
+    command.add_argument("--examples", action="store_true", help="also translations: the worst and some at random")
     command.set_defaults(command=_metrics)
 
     command = commands.add_parser("predict", parents=[place], help="ask the pushed model")
@@ -109,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--text-a", metavar="TEXT", help="first text, for models that read pairs")
     command.add_argument("--text-b", metavar="TEXT", help="second text, for models that read pairs")
     command.add_argument("--file", metavar="IN", help="CSV or TSV file, .gz too, with the column the model reads")
-    command.add_argument("--out", metavar="OUT", help="with --file: its rows with label, score and each class's score")
+    command.add_argument("--out", metavar="OUT", help="with --file: its rows with the answers: label, score and each "
+                         "class's score, or translation and score")
     command.add_argument("--json", action="store_true", help="one JSON object a line")
     command.set_defaults(command=_predict)
 
@@ -337,20 +339,23 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _metrics(options: argparse.Namespace) -> int:
-    from components.verdict import verdict_sentence
+    from components.verdict import load_samples, verdict_sentence
     from pipelines import workspace
-    from pipelines.console import plain_console, show_verdict
+    from pipelines.console import plain_console, show_samples, show_verdict
 
     paths = workspace.existing(options.run, options.workspace)
     evaluation = workspace.last_evaluation(paths)
     if evaluation is None:
         raise TextrailError(f"a judged model of {paths.run} in {paths.folder}", "none",
                             f"Run it until its Evaluator: textrail run {options.run}.")
+    samples = load_samples(evaluation.folder)
     if options.json:
-        print(json.dumps(evaluation.verdict, ensure_ascii=False, indent=1))
+        print(json.dumps(evaluation.verdict | ({"samples": samples} if samples else {}), ensure_ascii=False, indent=1))
         return OK
     console = plain_console(sys.stdout)
     show_verdict(console, evaluation.verdict, all_slices=True)
+    if options.examples:
+        show_samples(console, samples)
     console.print(verdict_sentence(evaluation.verdict), soft_wrap=True)
     console.print(f"judged {evaluation.time:%Y-%m-%d %H:%M}, files in {evaluation.folder}", soft_wrap=True)
     return OK
@@ -373,29 +378,30 @@ def _predict(options: argparse.Namespace) -> int:
 
         predictor = Predictor(paths.destination(), fix)
         if options.file:
-            count = predict_file(predictor, options.file, options.out, Dialect.of(paths))
-            print(f"{count} rows with labels in {options.out}", file=screen)
-            return OK
-        rows = [tuple(pair)] if pair else [(text,) for text in options.texts]
-        if len(rows[0]) != len(predictor.columns):
-            needs = "--text-a and --text-b" if len(predictor.columns) == 2 else "single texts"
-            raise TextrailError(f"{needs}: the model reads {' and '.join(predictor.columns)}",
-                                "single texts" if len(rows[0]) == 1 else "a pair", "Ask it so.")
-        width = max(map(len, predictor.classes))
-        for row, answer in zip(rows, predictor(rows), strict=True):
-            print(_as_json(row, answer) if options.json
-                  else f"{answer.label:<{width}}  {answer.score:>6.1%}  {_shortened(' | '.join(row))}", file=screen)
-    return OK
+            rows, warning = predict_file(predictor, options.file, options.out, Dialect.of(paths))
+            print(f"{rows} rows with {predictor.answers.what} in {options.out}", file=screen)
+        else:
+            warning = _predict_texts(options, pair, predictor, screen)
+    return _tell(f"warning: {warning}", OK) if warning else OK
 
 
-def _as_json(row: Sequence[str], answer: Prediction) -> str:
-    """{"text", "label", "score", "scores"}; the text of a pair is a list of two."""
-    return json.dumps({"text": row[0] if len(row) == 1 else row, **answer._asdict()}, ensure_ascii=False)
+def _predict_texts(options: argparse.Namespace, pair: Sequence[str], predictor: Predictor, screen: TextIO) -> str:
+    """Answers the texts of the command line. Returns a sentence on those that are too long; empty if none is."""
+    from pipelines.predict import cut_warning
 
-
-def _shortened(text: str, width: int = 80) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[:width - 1] + "…"
+    rows = [tuple(pair)] if pair else [(text,) for text in options.texts]
+    if len(rows[0]) != len(predictor.columns):
+        needs = "--text-a and --text-b" if len(predictor.columns) == 2 else "single texts"
+        raise TextrailError(f"{needs}: the model reads {' and '.join(predictor.columns)}",
+                            "single texts" if len(rows[0]) == 1 else "a pair", "Ask it so.")
+    cut = {}
+    for number, (row, answer) in enumerate(zip(rows, predictor(rows), strict=True), start=1):
+        # The text of a pair is a list of two.
+        print(json.dumps({"text": row[0] if len(row) == 1 else row, **answer._asdict()}, ensure_ascii=False)
+              if options.json else predictor.answers.line(answer, row), file=screen)
+        if reason := predictor.answers.cut(answer):
+            cut[number] = reason
+    return cut_warning("text", cut)
 
 
 def _convert(options: argparse.Namespace) -> int:

@@ -28,6 +28,8 @@ SYMBOLS = {"waiting": ("·", "dim"), "cached": ("≡", "cyan"), "done": ("✓", 
 PLAIN_WIDTH = 120
 # Up to this many slices are shown at the end of a run; `textrail metrics` shows all.
 FEW_SLICES = 20
+MAIN_METRICS = ("accuracy", "loss", "bleu", "chrf")
+PERCENTAGES = ("bleu", "chrf")
 
 
 @contextmanager
@@ -218,8 +220,9 @@ def verdict_table(verdict: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="left" if name in ("metric", "bound", "verdict") else "right")
     for row in verdict["rows"]:
         passed = row["verdict"] == "passed"
-        table.add_row(row["metric"], _number(row["value"]), bound(row), _number(row["baseline"]),
-                      _number(row["change"], sign=True), Text(row["verdict"], "green" if passed else "bold red"))
+        name = row["metric"]
+        table.add_row(name, _number(name, row["value"]), bound(row), _number(name, row["baseline"]),
+                      _number(name, row["change"], sign=True), Text(row["verdict"], "green" if passed else "bold red"))
     return table
 
 
@@ -230,19 +233,37 @@ def bound(row: Mapping[str, Any]) -> str:
 
 
 def slices_table(verdict: Mapping[str, Any]) -> Table:
-    """Each slice's examples, accuracy and loss: a class's own metrics mean little where one label is all there is."""
-    names = [name for name in ("accuracy", "loss") if any(name in part["metrics"] for part in verdict["slices"])]
+    """Each slice's examples and main metrics: a class's own mean little where one label is all there is."""
+    names = [name for name in MAIN_METRICS if any(name in part["metrics"] for part in verdict["slices"])]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("slice")
     for name in ("examples", *names):
         table.add_column(name, justify="right")
     for part in verdict["slices"]:
-        table.add_row(part["slice"], str(part["examples"]), *(_number(part["metrics"].get(name)) for name in names))
+        table.add_row(part["slice"], str(part["examples"]),
+                      *(_number(name, part["metrics"].get(name)) for name in names))
     return table
 
 
-def _number(value: float | None, sign: bool = False) -> str:
-    return "-" if value is None else f"{value:{'+' if sign else ''}.4f}"
+def samples_table(kind: str, samples: Sequence[Mapping[str, Any]]) -> Table:
+    """Translations below their sources and references, with their scores and chrF."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{kind} translations", title_justify="left")
+    for name in ("chrf", "score"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for sample in samples:
+        numbers = [_number("chrf", sample["chrf"]), f"{sample['score']:.4f}"]
+        for name in ("source", "reference", "translation"):
+            table.add_row(*numbers, name, sample[name], end_section=name == "translation")
+            numbers = ["", ""]
+    return table
+
+
+def _number(metric: str, value: float | None, sign: bool = False) -> str:
+    """Metrics from 0 to 100 have two decimals, those from 0 to 1 four."""
+    decimals = 2 if metric.partition("/")[0] in PERCENTAGES else 4
+    return "-" if value is None else f"{value:{'+' if sign else ''}.{decimals}f}"
 
 
 def show_verdict(console: Console, verdict: Mapping[str, Any], all_slices: bool) -> None:
@@ -256,3 +277,14 @@ def show_verdict(console: Console, verdict: Mapping[str, Any], all_slices: bool)
     console.print(verdict_table(verdict))
     if verdict["slices"] and (all_slices or len(verdict["slices"]) <= FEW_SLICES):
         console.print(slices_table(verdict))
+    for name, signature in verdict.get("signatures", {}).items():
+        console.print(f"{name}: {signature}", soft_wrap=True)
+
+
+def show_samples(console: Console, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Prints the rows that an Evaluator keeps for a person to read, by kind."""
+    for kind, rows in samples.items():
+        console.print(samples_table(kind, rows))
+    if not samples:
+        console.print("no examples were kept: evaluation.examples says how many are, of translations only",
+                      soft_wrap=True)

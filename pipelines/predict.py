@@ -6,34 +6,24 @@ import csv
 import gzip
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from components import files
+from components.calls import bounded_calls
 from components.rows import NUL
 from components.source_csv import open_rows, separator
 from components.versions import read_manifest, served_version
 from modules.errors import TextrailError
+from pipelines.answers import ANSWERS
 from pipelines.workspace import Workspace
 
-BATCH = 64   # Examples a call, which bounds the memory.
-
-
-class Prediction(NamedTuple):
-    """A model's answer to one text.
-
-    Attributes:
-        label: the most probable class.
-        score: its probability.
-        scores: class → probability.
-    """
-
-    label: str
-    score: float
-    scores: dict[str, float]
+BATCH = 256               # Rows read ahead, to be asked in the order of their lengths.
+CALL_CHARACTERS = 16_384  # Of the texts in one call, the shorter ones filled up to the longest: bounds the memory.
+TOLD = 10                 # Rows that a sentence names.
 
 
 class Predictor:
@@ -55,7 +45,7 @@ class Predictor:
         manifest = read_manifest(self.folder)
         self.columns = [manifest[key] for key in ("text", "text_pair") if manifest.get(key)]
         self._inputs = manifest.get("inputs", self.columns)
-        self.classes = list(manifest["classes"])
+        self.answers = ANSWERS[manifest["shape"]](manifest)
         # Only lines that say something is wrong; the command line sends even those to a file.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         import tensorflow as tf
@@ -63,30 +53,31 @@ class Predictor:
 
         self._tf = tf
         self._model = tf.saved_model.load(self.folder)   # the signature lives no longer than its model
-        self._answer = self._model.signatures["serving_default"]
+        self._ask = self._model.signatures["serving_default"]
 
-    def __call__(self, rows: Iterable[Sequence[str]]) -> Iterator[Prediction]:
-        """Answers in the order of the rows, reading no more than a batch ahead.
+    def __call__(self, rows: Iterable[Sequence[str]]) -> Iterator[Any]:
+        """Answers of `pipelines.answers` in the order of the rows, reading no more than a batch ahead.
 
         Args:
             rows: one text for each of `columns`.
         """
         rows = iter(rows)
         while batch := list(islice(rows, BATCH)):
-            inputs = {name: self._tf.constant([row[place] for row in batch])
-                      for place, name in enumerate(self._inputs)}
-            answer = {name: tensor.numpy() for name, tensor in self._answer(**inputs).items()}
-            for label, score, scores, classes in zip(
-                    answer["label"], answer["score"], answer["scores"], answer["classes"], strict=True):
-                by_class = {name.decode(): float(value) for name, value in zip(classes, scores, strict=True)}
-                yield Prediction(label.decode(), float(score), by_class)
+            answers: dict[int, Any] = {}
+            for call in bounded_calls([sum(map(len, row)) for row in batch], CALL_CHARACTERS):
+                inputs = {name: self._tf.constant([batch[row][place] for row in call])
+                          for place, name in enumerate(self._inputs)}
+                outputs = {name: tensor.numpy() for name, tensor in self._ask(**inputs).items()}
+                answers.update(zip(call, self.answers.read(outputs), strict=True))
+            yield from (answers[row] for row in range(len(batch)))
 
 
 class Dialect(NamedTuple):
-    """How a CSV file is written: `data.delimiter` and `data.quoting` of the settings."""
+    """How a CSV file is written: `data.delimiter`, `data.quoting` and, where it has no header, `data.columns`."""
 
     delimiter: str = "auto"
     quoting: str = "standard"
+    columns: Sequence[str] | None = None
 
     @classmethod
     def of(cls, paths: Workspace) -> Dialect:
@@ -98,11 +89,24 @@ class Dialect(NamedTuple):
 BY_NAME = Dialect()
 
 
-def predict_file(predictor: Predictor, source: str, target: str, dialect: Dialect = BY_NAME) -> int:
-    """Copies a CSV or TSV file, adding the label, its score and one column a class to each row.
+class Done(NamedTuple):
+    """What came of a file.
 
-    Columns that the file has already are added as `predicted_…`. The target appears when it is whole; it may be the
-    source itself. Both may be `.gz`.
+    Attributes:
+        rows: how many it has.
+        warning: a sentence on rows of which the model has read only a part; empty if there are none.
+    """
+
+    rows: int
+    warning: str
+
+
+def predict_file(predictor: Predictor, source: str, target: str, dialect: Dialect = BY_NAME) -> Done:
+    """Copies a CSV or TSV file, adding to each row the columns of the answer.
+
+    They are label, score and one a class of a classifier, translation and score of a translator. Columns that the file
+    has already are added as `predicted_…`. The target appears when it is whole; it may be the source itself. Both may
+    be `.gz`. A file of a run whose files have no header gets none, and may lack the last of their columns.
 
     Args:
         predictor: the model; its `columns` must be among the file's.
@@ -110,14 +114,13 @@ def predict_file(predictor: Predictor, source: str, target: str, dialect: Dialec
         target: path of the file to write.
         dialect: of both files.
 
-    Returns:
-        The number of rows.
-
     Raises:
         TextrailError: the file is missing, is not CSV in UTF-8, or lacks a column; file and line are named.
     """
     rows = read_rows(source, dialect)
     header = next(rows, [])
+    if dialect.columns is not None:
+        header, rows = list(dialect.columns)[:len(header)], chain([header] if header else [], rows)
     for column in predictor.columns:
         if column not in header:
             raise TextrailError(f"the column {column!r}, which the model reads, in {source}",
@@ -126,24 +129,44 @@ def predict_file(predictor: Predictor, source: str, target: str, dialect: Dialec
                                 "Separate the columns as the run's data.delimiter says, or rename that one."
                                 if len(header) == 1 else "Rename a column.")
     where = [header.index(column) for column in predictor.columns]
-    added = [f"predicted_{name}" if name in header else name for name in ("label", "score", *predictor.classes)]
+    added = [f"predicted_{name}" if name in header else name for name in predictor.answers.columns]
     if clash := sorted(set(added) & set(header)) or len({*added}) < len(added):
         raise TextrailError("a file without the columns that are added", f"{source} with {clash}", "Rename them.")
-    count = 0
+    count, cut = 0, {}
     with _write(target) as stream:
         write = _row_writer(stream, target, dialect)
-        write([*header, *added])
+        if dialect.columns is None:
+            write([*header, *added])
         for batch in iter(lambda: list(islice(rows, BATCH)), []):
             answers = predictor([row[column] for column in where] for row in batch)
             for row, answer in zip(batch, answers, strict=True):
-                scores = (answer.score, *(answer.scores[name] for name in predictor.classes))
-                write([*row, answer.label, *(f"{score:.6f}" for score in scores)])
-            count += len(batch)
-    return count
+                count += 1
+                write([*row, *predictor.answers.fields(answer)])
+                if reason := predictor.answers.cut(answer):
+                    cut[count] = reason
+    return Done(count, cut_warning(f"{source}, row", cut))
+
+
+def cut_warning(what: str, cut: Mapping[int, str]) -> str:
+    """A sentence on the texts of which a model has read only a part; empty if it read all of them.
+
+    Example:
+        >>> cut_warning("in.tsv, row", {3: "longer than …", 8: "longer than …"})
+        "in.tsv, row 3 (and 1 more: 8): the text is longer than …"
+
+    Args:
+        what: before the number.
+        cut: number → what it lost; see `Answers.cut`.
+    """
+    if not cut:
+        return ""
+    first, *others = cut
+    named = ", ".join(map(str, others[:TOLD])) + (", …" if len(others) > TOLD else "")
+    return f"{what} {first}{f' (and {len(others)} more: {named})' if others else ''}: the text is {cut[first]}"
 
 
 def read_rows(path: str, dialect: Dialect = BY_NAME) -> Iterator[list[str]]:
-    """Header and rows of a CSV file in UTF-8, plain or gzipped.
+    """Header, if there is one, and rows of a CSV file in UTF-8, plain or gzipped.
 
     Raises:
         TextrailError: no such file, or a row that cannot be read, with its line.
@@ -151,18 +174,20 @@ def read_rows(path: str, dialect: Dialect = BY_NAME) -> Iterator[list[str]]:
     if not Path(path).is_file():
         raise TextrailError(f"a file at {path}", files.describe_missing(path), "Correct the path.")
     width = 0
-    with open_rows(path, *dialect) as (rows, _):
+    with open_rows(path, dialect.delimiter, dialect.quoting) as (rows, _):
         for line, fields in rows:
             width = width or len(fields)
-            if reason := fields if isinstance(fields, str) else _flaw(fields, width):
+            if reason := fields if isinstance(fields, str) else _flaw(fields, width, dialect.columns):
                 raise TextrailError("CSV in UTF-8", f"{reason} in {path}, line {line}", "Correct that row.")
             yield list(fields)
 
 
-def _flaw(fields: Sequence[str], width: int) -> str:
+def _flaw(fields: Sequence[str], width: int, columns: Sequence[str] | None) -> str:
     """What is wrong with a row; empty if nothing is."""
+    if columns is not None and len(fields) > len(columns):
+        return f"{len(fields)} columns where data.columns names {len(columns)}"
     if len(fields) != width:
-        return f"{len(fields)} columns where the header has {width}"
+        return f"{len(fields)} columns where the {'header' if columns is None else 'first row'} has {width}"
     try:
         "".join(fields).encode()
     except UnicodeEncodeError:

@@ -49,7 +49,7 @@ def make_word_translator(folder: Path, words: Mapping[str, str] = WORDS, text: s
             translation = tf.strings.reduce_join(said, axis=1, separator=" ")
             translation = tf.strings.regex_replace(translation, r" \.", ".")
             count = kept.row_lengths()
-            score = -0.01 * tf.cast(count, tf.float32)
+            score = 0.01 * tf.cast(-count, tf.float32)
             if fault == "batch":
                 neighbours = tf.strings.join([translation, tf.strings.as_string(tf.size(texts))])
                 translation = tf.where(count > 0, neighbours, "")

@@ -72,6 +72,23 @@ def test_the_tables_at_the_end_name_bounds_baseline_and_verdict():
     ]
 
 
+def test_translations_are_told_with_two_decimals_signature_and_examples():
+    row = {"min": 60.0, "max": None, "max_drop": None, "baseline": 58.2, "why": ""}
+    verdict = {"split": "test", "examples": 900, "rows": [
+        {"metric": "bleu/unseen", "value": 61.346, "change": 3.146, "verdict": "passed"} | row], "slices": [
+        {"slice": "length_band=1-8", "examples": 400, "metrics": {"bleu": 70.0, "chrf": 81.256}}],
+        "signatures": {"bleu": "nrefs:1|case:mixed"}}
+    kept = {"worst": [{"source": "o gato", "reference": "the cat", "translation": "", "score": -1.5, "chrf": 0.0}]}
+    stream = io.StringIO()
+    console.show_verdict(console.plain_console(stream), verdict, all_slices=False)
+    console.show_samples(console.plain_console(stream), kept)
+    assert [" ".join(line.split()) for line in stream.getvalue().splitlines() if line.strip(" ─")] == [
+        "900 examples of the test split", "metric value bound baseline change verdict",
+        "bleu/unseen 61.35 ≥ 60 58.20 +3.15 passed",
+        "slice examples bleu chrf", "length_band=1-8 400 70.00 81.26", "bleu: nrefs:1|case:mixed",
+        "worst translations", "chrf score", "0.00 -1.5000 source o gato", "reference the cat", "translation"]
+
+
 def test_many_slices_are_for_the_metrics_command():
     many = {**VERDICT, "slices": VERDICT["slices"] * (console.FEW_SLICES + 1)}
     texts = []

@@ -12,6 +12,7 @@ import pytest
 from modules.errors import TextrailError
 from modules.manifest import input_names
 from pipelines import cli, predict, workspace
+from tests.word_translator import make_word_translator
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,7 +71,7 @@ def test_an_empty_destination_says_what_to_do(tmp_path):
 def test_a_file_keeps_its_columns_order_and_newlines(predictor, tmp_path):
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_bytes('\ufeffid,review,label\r\n1,"good, ""very""\r\ngood",pos\r\n\r\n2,dull,neg\r\n'.encode())
-    assert predict.predict_file(predictor, str(source), str(target)) == 2
+    assert predict.predict_file(predictor, str(source), str(target)) == (2, "")
     with open(target, newline="", encoding="utf-8") as stream:
         assert list(csv.reader(stream)) == [
             ["id", "review", "label", "predicted_label", "score", "neg", "pos"],
@@ -83,7 +84,7 @@ def test_gzip_tabs_and_the_file_itself_as_target(predictor, tmp_path):
     file = tmp_path / "rows.tsv.gz"
     with gzip.open(file, "wt") as stream:
         stream.write("review\tid\n" + "good, fine\t1\n" * (2 * predict.BATCH + 1))
-    assert predict.predict_file(predictor, str(file), str(file)) == 2 * predict.BATCH + 1
+    assert predict.predict_file(predictor, str(file), str(file)) == (2 * predict.BATCH + 1, "")
     with gzip.open(file, "rt") as stream:
         lines = stream.read().splitlines()
     assert lines[0] == "review\tid\tlabel\tscore\tneg\tpos"
@@ -198,7 +199,7 @@ def test_glue_files_as_they_are(tmp_path):
     source, target = tmp_path / "test.tsv", tmp_path / "out.tsv"
     source.write_text('\ufeffindex\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t7\t8\t"A good one\tHe said " so " .\n')
     asked = predict.Predictor(str(tmp_path / "pushed"), "Push one.")
-    assert predict.predict_file(asked, str(source), str(target), predict.Dialect(quoting="none")) == 1
+    assert predict.predict_file(asked, str(source), str(target), predict.Dialect(quoting="none")) == (1, "")
     assert target.read_text() == (
         "index\t#1 ID\t#2 ID\t#1 String\t#2 String\tlabel\tscore\tneg\tpos\n"
         '0\t7\t8\t"A good one\tHe said " so " .\tpos\t0.750000\t0.250000\t0.750000\n')
@@ -211,3 +212,70 @@ def test_nothing_pushed_names_the_next_command(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().err == (
         f"textrail: expected a pushed model in {tmp_path}/nowhere; received none. Push one with `textrail run films`; "
         "`textrail metrics films` tells why one was refused.\n")
+
+
+@pytest.fixture(scope="module")
+def translators(tmp_path_factory):
+    """Push destinations of two translators: one tells its best translation, one its two best."""
+    folder = tmp_path_factory.mktemp("translators")
+    for n_best in (1, 2):
+        make_word_translator(folder / str(n_best) / "1", n_best=n_best)
+    return folder
+
+
+LONG = "o gato " * 8   # 18 tokens, of which the model reads 12
+
+
+def test_the_command_translates(translators, tmp_path, monkeypatch, capfd):
+    started(tmp_path, "one", translators / "1")
+    started(tmp_path, "two", translators / "2")
+    monkeypatch.setenv("TEXTRAIL_WORKSPACE", str(tmp_path))
+    assert cli.main(["predict", "one", "o gato preto dorme.", "", "a casa é grande"]) == 0
+    assert capfd.readouterr() == ("the cat black sleeps.\n\nthe house is big\n", "")
+    assert cli.main(["predict", "two", "o gato"]) == 0
+    assert capfd.readouterr().out == " -0.0200  the cat\n -0.1200  THE CAT\n"
+
+    assert cli.main(["predict", "two", "--json", "é o gato", LONG]) == 0
+    told, warned = capfd.readouterr()
+    first, second = map(json.loads, told.splitlines())
+    assert first == {"text": "é o gato", "translation": "is the cat", "score": pytest.approx(-0.03), "n_best": [
+        {"translation": "is the cat", "score": pytest.approx(-0.03)},
+        {"translation": "IS THE CAT", "score": pytest.approx(-0.13)}], "truncated": False}
+    assert second["truncated"] and second["translation"] == " ".join(["the cat"] * 5)
+    assert warned == ("textrail: warning: text 2: the text is longer than the 12 tokens that the model reads: its end "
+                      "is not translated\n")
+
+
+def test_a_file_without_header_is_translated_in_the_order_of_its_rows(translators, tmp_path, monkeypatch, capfd):
+    started(tmp_path, "one", translators / "1")
+    paths = workspace.Workspace("one", tmp_path / "one")
+    settings = json.loads(paths.settings.read_text()) | {"data": {"quoting": "none", "columns": ["pt", "en"]}}
+    paths.settings.write_text(json.dumps(settings))
+    monkeypatch.setenv("TEXTRAIL_WORKSPACE", str(tmp_path))
+    source, target = tmp_path / "in.tsv", tmp_path / "out.tsv"
+    source.write_text(f"{LONG}\tthe cat\n\tblank\no \"gato\"\tthe cat\na casa {LONG}\t?\n")
+    assert cli.main(["predict", "one", "--file", str(source), "--out", str(target)]) == 0
+    assert target.read_text() == (
+        f"{LONG}\tthe cat\t{' '.join(['the cat'] * 5)}\t-0.100000\n\tblank\t\t0.000000\n"
+        f"o \"gato\"\tthe cat\tthe \"gato\"\t-0.020000\na casa {LONG}\t?\tthe house {' '.join(['the cat'] * 4)}"
+        "\t-0.100000\n")
+    assert capfd.readouterr() == (
+        f"4 rows with translations in {target}\n",
+        f"textrail: warning: {source}, row 1 (and 1 more: 4): the text is longer than the 12 tokens that the model "
+        "reads: its end is not translated\n")
+
+    source.write_text("o gato\na casa\n")   # the last columns may be missing, here the other language
+    assert cli.main(["predict", "one", "--file", str(source), "--out", str(target)]) == 0
+    assert target.read_text() == "o gato\tthe cat\t-0.020000\na casa\tthe house\t-0.020000\n"
+    capfd.readouterr()
+    source.write_text("o\tthe\t3\n")
+    assert cli.main(["predict", "one", "--file", str(source), "--out", str(target)]) == 2
+    assert "received 3 columns where data.columns names 2 in" in capfd.readouterr().err
+
+
+def test_n_best_translations_are_columns(translators, tmp_path):
+    source = tmp_path / "in.csv"
+    source.write_text("id,pt,score\n1,o gato,x\n")
+    assert predict.predict_file(predict.Predictor(str(translators / "2"), ""), str(source), str(source)).rows == 1
+    assert source.read_text() == ("id,pt,score,translation,predicted_score,translation_2,score_2\n"
+                                  "1,o gato,x,the cat,-0.020000,THE CAT,-0.120000\n")
