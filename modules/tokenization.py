@@ -25,6 +25,9 @@ from modules.errors import TextrailError
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LONGEST_WORD = 100  # bytes; a longer word is [UNK], as in BERT
+# What BERT makes a word of its own, for RE2: punctuation, and the characters that it counts as Chinese.
+_ALONE = (r"([!-/:-@\[-`{-~\pP\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}"
+          r"\x{2B740}-\x{2B81F}\x{2B820}-\x{2CEAF}\x{F900}-\x{FAFF}\x{2F800}-\x{2FA1F}])")
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,16 @@ class Tokenizer:
             fast_wordpiece_model_buffer=tf.constant(_wordpiece_model(self.vocabulary.pieces)),
             fast_bert_normalizer_model_buffer=tf.constant(_normalizer_model(self.vocabulary.lower_case)))
         return pieces.tokenize(texts)
+
+    def words(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Words, the units that wordpieces are learned from: [batch] string → [batch, (words)] string.
+
+            ["Don't"] → [["don", "'", "t"]]
+        """
+        normalizer = tf_text.FastBertNormalizer(
+            model_buffer=tf.constant(_normalizer_model(self.vocabulary.lower_case)),
+            lower_case_nfd_strip_accents=self.vocabulary.lower_case)
+        return tf.strings.split(tf.strings.regex_replace(normalizer.normalize(texts), _ALONE, r" \1 "))
 
 
 def cut_middle(pieces: tf.RaggedTensor, budget: int) -> tf.RaggedTensor:

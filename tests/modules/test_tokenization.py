@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from modules.errors import TextrailError
-from modules.tokenization import Tokenizer, Vocabulary, cut_middle, split_vocabulary, truncate_pair
+from modules.tokenization import SPECIALS, Tokenizer, Vocabulary, cut_middle, split_vocabulary, truncate_pair
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "film", "##s", ",", "bad")
 
@@ -151,3 +151,17 @@ def test_ids_and_segments_of_the_golden_inputs(uncased, shared_data):
         assert ids.numpy().tolist() == [case["input_word_ids"]]
         assert uncased.vocabulary.segment_ids(ids).numpy().tolist() == [case["input_type_ids"]]
         assert uncased.vocabulary.input_mask(ids).numpy().tolist() == [case["input_mask"]]
+
+
+def test_words_are_those_that_wordpieces_are_looked_up_in(shared_data):
+    words = Tokenizer(Vocabulary(SPECIALS)).words(tf.constant(["Don't — Ação 猫2 [CLS] a$b", "", " "])).to_list()
+    assert [b" ".join(row).decode() for row in words] == ["don ' t — acao 猫 2 [ cls ] a $ b", "", ""]
+    with gzip.open(shared_data / "golden/bert_uncased_tokens.jsonl.gz", "rt", encoding="utf-8") as file:
+        texts = [json.loads(line)["text"] for line in file]
+    words = Tokenizer(Vocabulary(SPECIALS)).words(tf.constant(texts))
+    vocabulary = Vocabulary((*SPECIALS, *sorted({word.decode() for word in words.values.numpy()} - {*SPECIALS})))
+    tokenizer = Tokenizer(vocabulary)
+    # With all words as pieces a text has as many tokens as words, but for those that are longer than BERT takes.
+    tokens = tf.gather(tf.constant(vocabulary.pieces), tokenizer.tokenize(tf.constant(texts)))
+    short = tf.ragged.map_flat_values(lambda word: tf.where(tf.strings.length(word) > 100, "[UNK]", word), words)
+    assert tokens.to_list() == short.to_list()
