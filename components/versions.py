@@ -45,8 +45,9 @@ def read_manifest(folder: str) -> dict[str, Any]:
         folder: the SavedModel's folder, local or a URI.
 
     Returns:
-        shape, text, text_pair, label, inputs, classes, max_length, truncate, pooling; once pushed also pushed_at,
-        version, recipe, model, attempt, baseline_version, label_counts and metrics.
+        shape, text and inputs; of a classifier text_pair, label, classes, max_length, truncate and pooling, of a
+        translator target, slice, decoding and max_tokens; once pushed also pushed_at, version, recipe, model, attempt,
+        baseline_version, label_counts and metrics.
 
     Raises:
         TextrailError: it says nothing, since somebody else made it.

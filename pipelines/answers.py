@@ -26,7 +26,7 @@ class Translated(NamedTuple):
     Attributes:
         translation: the best one.
         score: its log probability in nats, divided by the length penalty.
-        n_best: as many as `decoding.n_best` of the run says, the best first, each with `translation` and `score`.
+        n_best: up to as many as `decoding.n_best` of the run says, the best first, each with `translation` and `score`.
         truncated: whether the model read only the beginning of the text.
     """
 
@@ -100,12 +100,15 @@ class Translations:
     def read(self, outputs: Mapping[str, Any]) -> Iterator[Translated]:
         for translations, scores, truncated in zip(
                 outputs["translations"], outputs["scores"], outputs["truncated"], strict=True):
-            n_best = [{"translation": said.decode(), "score": float(score)}
-                      for said, score in zip(translations, scores, strict=True)]
+            # Where the search found fewer, the rest has no text and a score below all others.
+            pairs = enumerate(zip(translations, scores, strict=True))
+            n_best = [{"translation": said.decode(), "score": float(score)} for place, (said, score) in pairs
+                      if said or place == 0]
             yield Translated(**n_best[0], n_best=n_best, truncated=bool(truncated))
 
     def fields(self, answer: Translated) -> list[str]:
-        return [field for one in answer.n_best for field in (one["translation"], f"{one['score']:.6f}")]
+        found = [field for one in answer.n_best for field in (one["translation"], f"{one['score']:.6f}")]
+        return found + [""] * (len(self.columns) - len(found))
 
     def line(self, answer: Translated, texts: Sequence[str]) -> str:
         """The translation and nothing else; of several each with its score, a line for each."""

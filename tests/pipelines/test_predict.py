@@ -275,7 +275,7 @@ def test_a_file_without_header_is_translated_in_the_order_of_its_rows(translator
 
 def test_n_best_translations_are_columns(translators, tmp_path):
     source = tmp_path / "in.csv"
-    source.write_text("id,pt,score\n1,o gato,x\n")
-    assert predict.predict_file(predict.Predictor(str(translators / "2"), ""), str(source), str(source)).rows == 1
+    source.write_text("id,pt,score\n1,o gato,x\n2,,\n")
+    assert predict.predict_file(predict.Predictor(str(translators / "2"), ""), str(source), str(source)).rows == 2
     assert source.read_text() == ("id,pt,score,translation,predicted_score,translation_2,score_2\n"
-                                  "1,o gato,x,the cat,-0.020000,THE CAT,-0.120000\n")
+                                  "1,o gato,x,the cat,-0.020000,THE CAT,-0.120000\n2,,,,0.000000,,\n")
