@@ -88,8 +88,7 @@ class TfdsSource:
         builder = tfds.builder_from_directory(folder)
         texts = [_as_text(builder.info.features[name]) for name in self._columns.names]
         rows = builder.as_dataset(
-            split=tfds.even_splits(official, parts)[part],
-            decoders=tfds.decode.PartialDecoding(dict.fromkeys(self._columns.names, True)),
+            split=tfds.even_splits(official, parts)[part], decoders=self._decoders(builder.info.features),
             read_config=tfds.ReadConfig(add_tfds_id=True, interleave_cycle_length=1))
         for batch in rows.batch(BATCH).as_numpy_iterator():
             columns = [batch[name] for name in self._columns.names]
@@ -102,6 +101,13 @@ class TfdsSource:
                     file, _, number = record.decode().rpartition("__")
                     shown = " | ".join(values)[:PREVIEW_CHARS].encode("utf-8", "replace").decode()
                     yield BadRow(os.path.join(folder, file), int(number), int(number), str(reason), shown)
+
+    def _decoders(self, features: Any) -> Any:
+        """Leaves out what is not wanted; none where TFDS only decodes the whole, as pairs of languages."""
+        tfds = _tfds()
+        if type(features) is not tfds.features.FeaturesDict:   # TFDS refuses subclasses such as Translation.
+            return None
+        return tfds.decode.PartialDecoding(dict.fromkeys(self._columns.names, True))
 
     def _folder(self) -> str:
         """The prepared folder, `data_dir/name/(config/)version`; downloads it first where that is asked for."""

@@ -257,3 +257,13 @@ def test_glue_layout_as_it_is(rows):
 def test_labels_get_their_names(rows):
     assert rows(b"text,label\nfine,1\ndull,neg\nodd,2\n", label_names={"0": "neg", "1": "pos"}) == [
         (b"fine", b"pos"), (b"dull", b"neg"), (4, 4, "'2' in 'label', which data.label_names does not name", "odd,2")]
+
+
+def test_a_file_without_a_header_and_a_target_instead_of_a_label(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text('o gato\tthe cat\tseen\n"sim"\t yes \t\na\tb\nc\t\tseen\n')
+    found = [tuple(row[1:5]) if isinstance(row, BadRow) else row for row in read(
+        path, columns=["pt", "en", "kind"], text="en", target="pt", label=None, slice="kind", quoting="none")]
+    assert found == [(b"the cat", b"o gato", b"seen"), (2, 2, "no slice in 'kind'", '"sim"\t yes \t'),
+                     (3, 3, "2 columns where data.columns has 3", "a\tb"),
+                     (4, 4, "empty text in 'en'", "c\t\tseen")]

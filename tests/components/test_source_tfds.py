@@ -76,6 +76,33 @@ def test_splits_and_slices(data_dir):
     assert set(rows["test"]) == {(b"text %d of 4" % i, CLASSES[i % 2].encode()) for i in range(4)}
 
 
+class TinyTranslations(tfds.core.GeneratorBasedBuilder):
+    """20 pairs in the features of `ted_hrlr_translate`: a dict of texts, one a language."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.Translation(languages=["pt", "en"]),
+                                     supervised_keys=("pt", "en"))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(16), "validation": self._generate_examples(4)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            yield i, {"pt": f"número {i}", "en": "" if count == 4 and i == 0 else f"number {i}"}
+
+
+def test_pairs_of_languages(tmp_path):
+    TinyTranslations(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+    rows = read({"source": "tfds", "name": "tiny_translations", "data_dir": str(tmp_path), "text": "pt",
+                 "target": "en"})
+    assert set(rows["train"]) == {(f"número {i}".encode(), b"number %d" % i) for i in range(16)}
+    bad = [row for row in rows["validation"] if isinstance(row, BadRow)]
+    assert len(rows["validation"]) == 4 and [(row.reason, row.row) for row in bad] == [
+        ("empty text in 'en'", "número 0 | ")]
+
+
 def test_a_piece_a_shard(data_dir):
     pieces = make_source(settings(data_dir)).pieces()
     assert [piece.split for piece in pieces] == ["train"] * 2 + ["validation"] + ["test"] * 3

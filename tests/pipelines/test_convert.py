@@ -197,6 +197,23 @@ def test_command(csv_file, tmp_path, capfd, monkeypatch):
     assert cli.main(["convert", "out", "empty", "--set", "data.text=review", "--set", "data.label=kind"]) == 0
 
 
+def test_pairs_of_a_translation_keep_target_and_slice(tmp_path):
+    (tmp_path / "pairs.tsv").write_text("".join(f"frase {i % 90}\tsentence {i}\tkind {i % 2}\n" for i in range(200)))
+    columns = ["data.text=pt", "data.target=en", "data.slice=kind"]
+    loaded = settings.load_data(str(tmp_path / "pairs.tsv"), [
+        "shape=translation", "data.columns=[pt, en, kind]", *columns])
+    done = write(loaded, tmp_path / "out")
+    assert done.data == {"source": "tfrecord", "path": str(tmp_path / "out"), "text": "pt", "target": "en",
+                         "slice": "kind"}
+    again = settings.load_data(str(tmp_path / "out"), ["shape=translation", *columns]).data.model_dump()
+    rows = read(again)
+    assert sorted(row for found in rows.values() for row in found) == sorted(
+        (b"frase %d" % (i % 90), b"sentence %d" % i, b"kind %d" % (i % 2)) for i in range(200))
+    # The same text stays in one split, whatever it was translated as.
+    texts = [{row[0] for row in found} for found in rows.values()]
+    assert sum(map(len, texts)) == len(set.union(*texts)) == 90
+
+
 def test_a_conversion_that_is_ended_leaves_nothing(tmp_path):
     """SIGTERM, as `kill` and schedulers send it, is an interruption like Ctrl-C."""
     (tmp_path / "many.csv").write_text("text,label\n" + "".join(f"a film {i},{i % 2}\n" for i in range(300_000)))
