@@ -173,8 +173,8 @@ def test_a_shape_has_its_own_keys(run_file):
     ("evaluation.thresholds.blue/x.min=1",
      "evaluation.thresholds.blue/x: expected a metric (`bleu`, `chrf`, `bleu/SLICE` or `chrf/SLICE`); received "
      "'blue/x'; the nearest is bleu/x."),
-    ("data.slice=null", "the file: expected `data.slice` to name the column that evaluation.thresholds.chrf/very new is "
-                        "about; received none."),
+    ("data.slice=null", "the file: expected `data.slice` to name the column that evaluation.thresholds.chrf/very new "
+                        "is about; received none."),
     ("data.target=pt", "data: expected different columns for `data.text`, `data.target` and `data.slice`; received "
                        "'pt' for 2 of them."),
     ("data.target=es", "data: expected `data.columns` with all that is read (pt, es, kind); received none named 'es'."),
