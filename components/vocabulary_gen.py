@@ -6,10 +6,11 @@ together. Learning needs no more than those.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import apache_beam as beam
@@ -107,7 +108,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             reports, learned = {}, {}
             for group in dict.fromkeys(groups.values()):
                 columns = [column for column, other in groups.items() if other == group]
-                learned[group], reports[group] = _learn_group(temp, group, columns, reserved, kind, vocabulary)
+                learned[group], reports[group] = learn_pieces(
+                    functools.partial(read_counts, temp, group), columns, reserved, kind, vocabulary)
             unfinished = os.path.join(temp, "vocabulary")
             for folder, columns in folders.items():
                 tf.io.gfile.makedirs(os.path.join(unfinished, folder))
@@ -202,7 +204,7 @@ class _CountFile(beam.DoFn):
             for column, words in batch.items():
                 group = self._groups[column]
                 for word, count in Counter(words.tolist()).items():
-                    for part in _parts(word):
+                    for part in word_parts(word):
                         held[group, part] += count
             if len(held) > HELD_WORDS:
                 yield from held.items()
@@ -210,7 +212,7 @@ class _CountFile(beam.DoFn):
         yield from held.items()
 
 
-def _parts(word: bytes) -> list[bytes]:
+def word_parts(word: bytes) -> list[bytes]:
     """A word, or what it is cut into: parts of LONGEST_WORD characters."""
     if len(word) <= LONGEST_WORD:
         return [word]
@@ -227,10 +229,21 @@ def read_counts(folder: str, group: str) -> Iterator[tuple[str, int]]:
                 yield word.decode("utf-8"), int(count)
 
 
-def _learn_group(folder: str, group: str, columns: Sequence[str], reserved: Sequence[str], kind: Kind,
-                 settings: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """The pieces of a group's words and the report on them."""
-    counts = {word: count for word, count in read_counts(folder, group) if count >= settings["min_count"]}
+def learn_pieces(counted: Callable[[], Iterable[tuple[str, int]]], columns: Sequence[str], reserved: Sequence[str],
+                 kind: Kind, settings: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The pieces of counted words, and the report on them.
+
+    Args:
+        counted: the words with their counts, anew with each call: not all need be held at a time.
+        columns: where the words are from, for errors.
+        reserved: pieces that come first.
+        kind: of the vocabulary.
+        settings: of the section `vocabulary`.
+
+    Raises:
+        TextrailError: there are no words, or `vocabulary.size` does not even do for the characters.
+    """
+    counts = {word: count for word, count in counted() if count >= settings["min_count"]}
     names = " and ".join(repr(column) for column in columns)
     if not counts:
         raise TextrailError(f"words in the column {names} of the training split",
@@ -242,12 +255,12 @@ def _learn_group(folder: str, group: str, columns: Sequence[str], reserved: Sequ
         raise TextrailError(f"a vocabulary.size that holds the characters of {names}",
                             f"{settings['size']}, but there are {error}",
                             "Raise vocabulary.size, or lower vocabulary.max_characters.") from error
-    return learned.pieces, describe(read_counts(folder, group), learned.pieces, len(reserved)) | {
+    return learned.pieces, describe(counted(), learned.pieces, len(reserved)) | {
         "wanted": settings["size"], "reason": learned.reason, "characters": len(learned.characters),
         "learned_from": len(counts)}
 
 
-def describe(counts: Iterator[tuple[str, int]], pieces: Sequence[str], reserved: int) -> dict[str, Any]:
+def describe(counts: Iterable[tuple[str, int]], pieces: Sequence[str], reserved: int) -> dict[str, Any]:
     """What the report says of a vocabulary; every word of the training split counts, the rare ones too.
 
     Returns:
