@@ -30,7 +30,7 @@ import tensorflow as tf
 
 from benchmarks.minilm import BATCH_TOKENS, SHUFFLE_BUFFER, Texts, minilm_step, texts, warm_up
 from modules.batching import Loading, bucketed, cached, parsed, prefetched, read, shuffled
-from modules.classifier import LengthBatches
+from modules.classifier import FEATURES
 
 ALL, CACHED, USUAL = "+ prefetch (all stages)", "all stages, cache: memory", "usual pattern"
 
@@ -40,12 +40,12 @@ def stages(data: Texts) -> dict[str, tf.data.Dataset]:
     loading = Loading()
     records = read(data.files, loading)
     mixed = shuffled(records, SHUFFLE_BUFFER, seed=1)
-    examples = parsed(mixed, LengthBatches.FEATURES, loading)
-    batches = bucketed(examples, data.buckets, "token_ids", 0)
+    examples = parsed(mixed, FEATURES, loading)
+    batches = bucketed(examples, data.buckets, 0)
     kept = shuffled(cached(records, Loading(cache="memory"), ""), SHUFFLE_BUFFER, seed=1)
     return {"read": records.batch(1000), "+ shuffle": mixed.batch(1000), "+ parse": examples, "+ bucket": batches,
             ALL: prefetched(batches, loading),
-            CACHED: prefetched(bucketed(parsed(kept, LengthBatches.FEATURES, loading), data.buckets, "token_ids", 0),
+            CACHED: prefetched(bucketed(parsed(kept, FEATURES, loading), data.buckets, 0),
                                loading),
             USUAL: usual(data)}
 

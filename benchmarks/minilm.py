@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from benchmarks import IMDB, MRPC, SHARED
 from modules.batching import Buckets, Loading, make_batches, read
-from modules.classifier import Classifier, LengthBatches, sums
+from modules.classifier import FEATURES, Classifier, sums
 from modules.optimization import AdamW, choose_precision
 from modules.tokenization import Tokenizer, Vocabulary
 from modules.weights import load_encoder, packaged_minilm
@@ -43,7 +43,7 @@ class Texts(NamedTuple):
     def batches(self, buckets: Buckets, epoch: int) -> tf.data.Dataset:
         """The batches of an epoch, through the stages that the Trainer's go through."""
         loading = Loading()
-        return make_batches(read(self.files, loading), LengthBatches.FEATURES, buckets, "token_ids", 0, loading,
+        return make_batches(read(self.files, loading), FEATURES, buckets, 0, loading,
                             shuffle_buffer=SHUFFLE_BUFFER, seed=epoch)
 
 

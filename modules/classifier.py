@@ -5,25 +5,28 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from modules import progress
-from modules.batching import Buckets, Loading, cached, count_by_bucket, make_batches, parsed, read
+from modules.batching import Buckets, LengthBatches
 from modules.bert import Bert, Pooling, pool
 from modules.checkpoints import Hints, read_huggingface
 from modules.errors import UNKNOWN_LABEL, TextrailError
 from modules.manifest import input_names
 from modules.opaque import OpaqueEncoder, is_opaque
 from modules.optimization import choose_precision, policy_of
-from modules.serving import RawFeatures, export
+from modules.serving import RawFeatures, column, export
 from modules.tokenization import Tokenizer, Vocabulary
 from modules.training import TrainArgs, Training, choose_strategy
 from modules.transformer import Dropout, Linear
 from modules.weights import load_encoder, write_description
+
+# What records hold, see `modules.batching.parsed`.
+FEATURES = {"token_ids$ragged_values": tf.int64, "label_id": tf.int64}
 
 # Transform: raw columns to token ids and label ids.
 
@@ -54,14 +57,6 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
                                       truncate=custom_config.get("truncate", "end")),
         "label_id": label_ids(column(inputs[data["label"]]), custom_config["classes"]),
     }
-
-
-def column(values: tf.Tensor | tf.SparseTensor) -> tf.Tensor:
-    """One string a row from a raw column, dense or sparse [batch, at most 1] → [batch]; a missing one is ""."""
-    if isinstance(values, tf.SparseTensor):
-        rows = values.dense_shape[0]
-        values = tf.sparse.to_dense(tf.sparse.reset_shape(values, tf.stack([rows, 1])), default_value="")
-    return tf.reshape(values, [-1])  # [batch]
 
 
 def label_ids(labels: tf.Tensor, classes: str) -> tf.Tensor:
@@ -163,7 +158,8 @@ def run_fn(args: TrainArgs) -> None:
     strategy = choose_strategy(training["strategy"])
     with strategy.scope():
         model = starting_model(args.encoder, settings, classes, precision)
-    batches = LengthBatches(args, model.vocabulary.pad_id, strategy.num_replicas_in_sync)
+    batches = LengthBatches(args, FEATURES, length_buckets(settings, strategy.num_replicas_in_sync),
+                            model.vocabulary.pad_id)
     progress.report(batches.told(), lasting=True)
     Training(forward=lambda batch, is_training: sums(model, batch, is_training), trained=model.trained,
              state=model.state, batches=batches.of_epoch, steps_per_epoch=batches.steps_per_epoch,
@@ -260,48 +256,6 @@ def length_buckets(settings: dict[str, Any], replicas: int) -> Buckets:
     training = settings["training"]
     return Buckets.of(settings["model"]["max_length"], training["bucket_step"], training["batch_tokens"],
                       training["max_batch"], multiple_of=replicas)
-
-
-class LengthBatches:
-    """Training and validation batches by length bucket under the token budget of the settings.
-
-    Args:
-        args: files, settings.
-        pad_id: what ids are padded with.
-        replicas: devices that share a batch.
-    """
-
-    FEATURES: ClassVar = {"token_ids$ragged_values": tf.int64, "label_id": tf.int64}
-
-    def __init__(self, args: TrainArgs, pad_id: int, replicas: int):
-        self.args, self.pad_id = args, pad_id
-        self.settings, self.seed = args.settings["training"], args.settings["seed"]
-        self.loading = Loading(**self.settings.get("loading", {}))
-        self.buckets = length_buckets(args.settings, replicas)
-        self.train, self.counts, self.tokens = self._read("train", args.train_files)
-        self.steps_per_epoch = self.buckets.batches(self.counts)
-        validation, _, _ = self._read("validation", args.validation_files)
-        self.validation = self._batches(validation)
-
-    def of_epoch(self, epoch: int) -> tf.data.Dataset:
-        """The batches of an epoch, shuffled with a seed of its own."""
-        return self._batches(self.train, shuffle_buffer=self.settings["shuffle_buffer"], seed=self.seed + epoch)
-
-    def _read(self, split: str, files: list[str]) -> tuple[tf.data.Dataset, list[int], int]:
-        """Records, examples in each bucket, tokens. Counting is the first pass, so it fills the cache."""
-        records = cached(read(files, self.loading), self.loading, os.path.join(self.args.checkpoint_dir, split))
-        return records, *count_by_bucket(parsed(records, self.FEATURES, self.loading), self.buckets, "token_ids")
-
-    def _batches(self, records: tf.data.Dataset, **shuffling: int) -> tf.data.Dataset:
-        return make_batches(records, self.FEATURES, self.buckets, "token_ids", self.pad_id, self.loading, **shuffling)
-
-    def told(self) -> str:
-        """One line about the training split: examples, batches, and the share of padding."""
-        padded = sum(count * length for count, length in zip(self.counts, self.buckets.lengths, strict=True))
-        return (f"{sum(self.counts)} examples, {self.steps_per_epoch} batches an epoch, "
-                f"{1 - self.tokens / max(padded, 1):.0%} of the tokens are padding "
-                f"(padded to {self.buckets.lengths[-1]}: "
-                f"{1 - self.tokens / max(sum(self.counts) * self.buckets.lengths[-1], 1):.0%})")
 
 
 # Serving: plain strings or serialized tf.Examples to labels.

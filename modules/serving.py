@@ -40,6 +40,10 @@ class RawFeatures(tf.Module):
         spec = {name: feature for name, feature in self.spec.items() if name != without}
         return self.layer(tf.io.parse_example(serialized, spec))
 
+    def strings(self, serialized: tf.Tensor, name: str) -> tf.Tensor:
+        """One raw column of serialized tf.Examples [batch]: [batch] string, "" where it is missing and may be."""
+        return column(tf.io.parse_example(serialized, {name: self.spec[name]})[name])
+
     def _as_parsed(self, name: str, values: tf.Tensor) -> tf.Tensor | tf.SparseTensor:
         """[batch] strings in the form in which tf.io.parse_example would have given them."""
         if isinstance(self.spec[name], tf.io.FixedLenFeature):
@@ -47,6 +51,14 @@ class RawFeatures(tf.Module):
         rows = tf.range(tf.size(values, out_type=tf.int64))
         return tf.SparseTensor(tf.stack([rows, tf.zeros_like(rows)], axis=1), values,
                                tf.stack([tf.size(values, out_type=tf.int64), 1]))
+
+
+def column(values: tf.Tensor | tf.SparseTensor) -> tf.Tensor:
+    """One string a row from a raw column, dense or sparse [batch, at most 1] → [batch]; a missing one is ""."""
+    if isinstance(values, tf.SparseTensor):
+        rows = values.dense_shape[0]
+        values = tf.sparse.to_dense(tf.sparse.reset_shape(values, tf.stack([rows, 1])), default_value="")
+    return tf.reshape(values, [-1])  # [batch]
 
 
 def export(module: tf.Module, signatures: Mapping[str, Any], folder: str, manifest: Mapping[str, Any],

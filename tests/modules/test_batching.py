@@ -59,7 +59,7 @@ def labels(records: tf.data.Dataset, loading: Loading = USUAL) -> list[int]:
 
 def batches(records: tf.data.Dataset, loading: Loading = USUAL, buckets: Buckets = BUCKETS,
             **shuffling: int) -> tf.data.Dataset:
-    return make_batches(records, FEATURES, buckets, "token_ids", 0, loading, **shuffling)
+    return make_batches(records, FEATURES, buckets, 0, loading, **shuffling)
 
 
 def test_the_settings_are_those_of_the_stages_with_the_same_defaults():
@@ -116,12 +116,12 @@ def test_batches_and_their_order_are_those_of_tensorflows_own_bucketing(files, p
     theirs = one_by_one.bucket_by_sequence_length(
         lambda example: tf.size(example["token_ids"]), [length + 1 for length in BUCKETS.lengths],
         [*BUCKETS.sizes, 1], pad_to_bucket_boundary=True)
-    assert listed(bucketed(parsed(read(files, loading), FEATURES, loading), BUCKETS, "token_ids", 0)) == listed(theirs)
+    assert listed(bucketed(parsed(read(files, loading), FEATURES, loading), BUCKETS, 0)) == listed(theirs)
 
 
 def test_no_batch_exceeds_the_budget_and_none_is_lost(files):
     records = read(files, USUAL)
-    counts, tokens = count_by_bucket(parsed(records, FEATURES, USUAL), BUCKETS, "token_ids")
+    counts, tokens = count_by_bucket(parsed(records, FEATURES, USUAL), BUCKETS)
     found = listed(batches(records, shuffle_buffer=100, seed=3))
     assert sum(counts) == 500
     assert tokens == sum(LENGTHS)
@@ -167,7 +167,7 @@ def test_one_pass_fills_the_cache_for_all_that_follow(tmp_path, cache):
     file, loading = write(tmp_path / "a.gz", rows_of(LENGTHS)), Loading(cache=cache)
     records = cached(read([file], loading), loading, str(tmp_path / "cache"))
     expected = listed(batches(read([file], loading), shuffle_buffer=100, seed=5))
-    count_by_bucket(parsed(records, FEATURES, loading), BUCKETS, "token_ids")
+    count_by_bucket(parsed(records, FEATURES, loading), BUCKETS)
     os.remove(file)
     assert listed(batches(records, loading, shuffle_buffer=100, seed=5)) == expected
     if cache == "disk":   # a training that resumes finds it as well
@@ -193,10 +193,50 @@ def test_prefetching_is_a_number_of_batches(files):
     assert prefetched(records, Loading(prefetch=2))._buffer_size.numpy() == 2
 
 
+PAIR_FEATURES = {"source_ids$ragged_values": tf.int64, "target_ids$ragged_values": tf.int64}
+
+
+def write_pairs(path, lengths: list[tuple[int, int]]) -> str:
+    """Pair i has its lengths in tokens i + 1 and -i - 1."""
+    with tf.io.TFRecordWriter(str(path), options="GZIP") as writer:
+        for i, (source, target) in enumerate(lengths, start=1):
+            values = {"source_ids$ragged_values": [i] * source, "target_ids$ragged_values": [-i] * target}
+            writer.write(tf.train.Example(features=tf.train.Features(feature={
+                name: tf.train.Feature(int64_list=tf.train.Int64List(value=ids)) for name, ids in values.items()
+            })).SerializeToString())
+    return str(path)
+
+
+def test_the_longer_text_of_a_pair_decides_and_both_are_padded_alike(tmp_path):
+    # 32 tokens a batch: 4 pairs of 4 + 4, or 2 of 8 + 8.
+    buckets = Buckets.of(8, 4, 32, 64, texts=2)
+    assert buckets == Buckets((4, 8), (4, 2), 2)
+    records = read([write_pairs(tmp_path / "a.gz", [(3, 2), (5, 1), (2, 4), (2, 8), (1, 1)])], USUAL)
+    counts, tokens = count_by_bucket(parsed(records, PAIR_FEATURES, USUAL), buckets)
+    assert (counts, tokens) == ([3, 2], 29)
+    assert buckets.padded(counts) == 2 * (3 * 4 + 2 * 8)
+    found = [{name: ids.numpy().tolist() for name, ids in one.items()}
+             for one in make_batches(records, PAIR_FEATURES, buckets, 0, USUAL)]
+    assert found == [
+        {"source_ids": [[2, 2, 2, 2, 2, 0, 0, 0], [4, 4, 0, 0, 0, 0, 0, 0]],
+         "target_ids": [[-2, 0, 0, 0, 0, 0, 0, 0], [-4] * 8]},
+        {"source_ids": [[1, 1, 1, 0], [3, 3, 0, 0], [5, 0, 0, 0]],
+         "target_ids": [[-1, -1, 0, 0], [-3, -3, -3, -3], [-5, 0, 0, 0]]}]
+
+
+def test_no_batch_of_pairs_has_more_tokens_than_the_budget(tmp_path):
+    random = np.random.default_rng(2)
+    lengths = [tuple(pair) for pair in random.integers(2, 41, (300, 2)).tolist()]
+    records, buckets = read([write_pairs(tmp_path / "a.gz", lengths)], USUAL), Buckets.of(40, 4, 400, 64, texts=2)
+    found = list(make_batches(records, PAIR_FEATURES, buckets, 0, USUAL, shuffle_buffer=100, seed=1))
+    assert max(sum(tf.size(ids).numpy() for ids in one.values()) for one in found) <= 400
+    assert sorted(int(row) for one in found for row in one["source_ids"][:, 0]) == list(range(1, 301))
+
+
 def test_too_long_an_example_is_an_error_and_not_cut(tmp_path):
     records = read([write(tmp_path / "a.gz", rows_of([3, 9]))], USUAL)
     with pytest.raises(TextrailError, match="at most 8 tokens"):
-        count_by_bucket(parsed(records, FEATURES, USUAL), Buckets.of(8, 4, 16, 64), "token_ids")
+        count_by_bucket(parsed(records, FEATURES, USUAL), Buckets.of(8, 4, 16, 64))
 
 
 def test_no_files_is_an_error():

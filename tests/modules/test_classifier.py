@@ -15,7 +15,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from modules.classifier import LengthBatches, build_classifier, export_classifier, read_classes, run_fn, sums
+from modules.batching import LengthBatches
+from modules.classifier import (
+    FEATURES,
+    build_classifier,
+    export_classifier,
+    length_buckets,
+    read_classes,
+    run_fn,
+    sums,
+)
 from modules.optimization import AdamW
 from modules.training import TrainArgs
 from tests.components.transforming import COLUMN, LABEL, example, transform
@@ -193,7 +202,7 @@ def test_the_moved_model_answers_in_a_fresh_process(trained, tmp_path):
 
 def test_batches_say_what_bucketing_saves(trained):
     args, rows = trained
-    batches = LengthBatches(args, 0, 1)
+    batches = LengthBatches(args, FEATURES, length_buckets(args.settings, 1), 0)
     assert batches.told().startswith(f"{4 * len(rows)} examples, {batches.steps_per_epoch} batches an epoch, ")
     assert sum(int(one["label_id"].shape[0]) for one in batches.of_epoch(0)) == 4 * len(rows)
 
@@ -205,7 +214,7 @@ def test_batches_from_a_cache_on_disk_are_the_same_and_it_lies_beside_the_checkp
         "training": args.settings["training"] | {"loading": {"cache": "disk"}}})
 
     def labels(of: TrainArgs) -> list[list[int]]:
-        batches = LengthBatches(of, 0, 1)
+        batches = LengthBatches(of, FEATURES, length_buckets(of.settings, 1), 0)
         return [one["label_id"].numpy().tolist() for part in (batches.of_epoch(1).skip(3), batches.validation)
                 for one in part]
 
