@@ -13,20 +13,28 @@ from modules.errors import TextrailError
 from modules.hardware import FAST_BFLOAT16, cpu_flags
 
 
-def learning_rate(step: tf.Tensor, peak: float, total_steps: int, warmup_steps: int, schedule: str) -> tf.Tensor:
+def learning_rate(step: tf.Tensor, peak: float, total_steps: int, warmup_steps: int, schedule: str, width: int = 1
+                  ) -> tf.Tensor:
     """Linear warmup to `peak`, then decay to 0 at `total_steps` (BERT paper, appendix A.2).
+
+    `inverse_sqrt` is that of "Attention Is All You Need" (section 5.3), which counts steps from 1 and knows no end:
+    peak · width^-0.5 · min(step^-0.5, step · warmup_steps^-1.5). With `peak` 1 the largest rate is
+    (width · warmup_steps)^-0.5, 0.0014 for 128 and 4000.
 
     Args:
         step: [...] number of the step about to be taken, from 0.
-        peak: largest rate, reached at the last step of the warmup.
+        peak: largest rate, reached at the last step of the warmup; of `inverse_sqrt` a factor.
         total_steps: steps of the whole training.
         warmup_steps: steps of the warmup; 0 begins at the peak.
-        schedule: what follows the warmup: `linear`, `cosine` or `constant`.
+        schedule: what follows the warmup: `linear`, `cosine`, `constant` or `inverse_sqrt`.
+        width: the model's hidden size, which counts in `inverse_sqrt` alone.
 
     Returns:
         [...] float32 rate. Step 0 already learns: it takes 1/warmup_steps of the peak.
     """
     step = tf.cast(step, tf.float32)
+    if schedule == "inverse_sqrt":
+        return peak * width**-0.5 * tf.minimum(tf.math.rsqrt(step + 1), (step + 1) * max(warmup_steps, 1)**-1.5)
     warm = (step + 1) / max(warmup_steps, 1)
     past = tf.clip_by_value((step - warmup_steps) / max(total_steps - warmup_steps, 1), 0.0, 1.0)
     decay = {
@@ -41,25 +49,28 @@ class Schedule(NamedTuple):
     """The learning rate of a whole training.
 
     Attributes:
-        peak: largest rate.
+        peak: largest rate, or a factor.
         total_steps: steps of the whole training.
         warmup_steps: steps of the warmup.
-        kind: `linear`, `cosine` or `constant`.
+        kind: `linear`, `cosine`, `constant` or `inverse_sqrt`.
+        width: the model's hidden size.
     """
 
     peak: float
     total_steps: int
     warmup_steps: int
     kind: str
+    width: int = 1
 
     @classmethod
-    def of(cls, settings: dict[str, Any], total_steps: int) -> Schedule:
-        """That of the `training` section of the settings."""
-        return cls(settings["learning_rate"], total_steps, int(settings["warmup"] * total_steps), settings["schedule"])
+    def of(cls, settings: dict[str, Any], total_steps: int, width: int = 1) -> Schedule:
+        """That of the `training` section of the settings; its warmup is `warmup_steps`, or the share `warmup`."""
+        warmup = settings["warmup_steps"] if "warmup_steps" in settings else int(settings["warmup"] * total_steps)
+        return cls(settings["learning_rate"], total_steps, warmup, settings["schedule"], width)
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """See `learning_rate`."""
-        return learning_rate(step, self.peak, self.total_steps, self.warmup_steps, self.kind)
+        return learning_rate(step, self.peak, self.total_steps, self.warmup_steps, self.kind, self.width)
 
 
 def decays(name: str) -> bool:
@@ -68,7 +79,8 @@ def decays(name: str) -> bool:
 
 
 class AdamW(tf.Module):
-    """Adam with decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101) on TensorFlow's fused kernel.
+    """Adam with decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101) on TensorFlow's fused kernel; with a
+    decay of 0 Adam itself (Kingma & Ba, arXiv:1412.6980).
 
     One fused pass a variable instead of a dozen elementwise ones: BERT's embedding matrix alone makes the difference
     felt on a CPU. Gradients are clipped by their global norm, and with float16 the loss is scaled and a step whose
@@ -79,6 +91,9 @@ class AdamW(tf.Module):
         names: their names, which tell biases and layer norms from kernels.
         weight_decay: share of the learning rate by which a decaying variable shrinks each step.
         clip_norm: largest global gradient norm, 0 for none.
+        beta_1: share of the gradients' running mean that a step keeps.
+        beta_2: the same of their running mean square.
+        epsilon: added to the root of that.
         scale_loss: true for float16.
     """
 
@@ -109,7 +124,7 @@ class AdamW(tf.Module):
         dense = [tf.zeros_like(v) if g is None else tf.cast(tf.convert_to_tensor(g), tf.float32)
                  for g, v in zip(gradients, self.trained, strict=True)]
         norm = tf.linalg.global_norm(dense) / self.loss_scale
-        factor = 1.0 / self.loss_scale
+        factor = 1.0 / self.loss_scale if self.scale_loss else 1.0   # times 1.0 would be a pass over all gradients
         if self.clip_norm:
             factor *= self.clip_norm / tf.maximum(norm, self.clip_norm)
         if not self.scale_loss:
@@ -120,7 +135,7 @@ class AdamW(tf.Module):
         self._rescale(finite)
         return norm
 
-    def _update(self, gradients: list[tf.Tensor], factor: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    def _update(self, gradients: list[tf.Tensor], factor: tf.Tensor | float, rate: tf.Tensor) -> tf.Tensor:
         self.updates.assign_add(1)
         taken = tf.cast(self.updates, tf.float32)
         powers = tf.pow(self.beta_1, taken), tf.pow(self.beta_2, taken)
@@ -131,7 +146,8 @@ class AdamW(tf.Module):
             # In a replica `handle` is this replica's copy; every replica takes the same step on the summed gradient.
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.handle, m=m.handle, v=v.handle, beta1_power=powers[0], beta2_power=powers[1], lr=rate,
-                beta1=self.beta_1, beta2=self.beta_2, epsilon=self.epsilon, grad=gradient * factor)
+                beta1=self.beta_1, beta2=self.beta_2, epsilon=self.epsilon,
+                grad=gradient if isinstance(factor, float) else gradient * factor)
         return tf.constant(0)
 
     def _rescale(self, finite: tf.Tensor, growth_interval: int = 1000) -> None:

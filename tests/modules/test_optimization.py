@@ -31,8 +31,22 @@ def test_constant_schedule_and_no_warmup():
 
 def test_the_schedule_of_a_run_is_that_of_its_settings():
     schedule = Schedule.of({"learning_rate": 2.0, "warmup": 0.45, "schedule": "linear", "epochs": 2}, 10)
-    assert schedule == (2.0, 10, 4, "linear")
+    assert schedule == (2.0, 10, 4, "linear", 1)
     assert schedule(tf.range(11)).numpy().tolist() == rates("linear")
+    schedule = Schedule.of({"learning_rate": 2.0, "warmup_steps": 4, "schedule": "inverse_sqrt"}, 10, 16)
+    assert schedule == (2.0, 10, 4, "inverse_sqrt", 16)
+
+
+def test_inverse_sqrt_schedule_has_the_papers_values():
+    # 2 · 16^-0.5 · min(step^-0.5, step · 4^-1.5), and no end at the 10th step.
+    expected = [0.5 * min(step**-0.5, step / 8) for step in range(1, 13)]
+    assert expected[:5] == [0.0625, 0.125, 0.1875, 0.25, 0.5 * 5**-0.5]
+    schedule = Schedule(2.0, 10, 4, "inverse_sqrt", 16)
+    assert schedule(tf.range(12)).numpy().tolist() == pytest.approx(expected, rel=1e-6)
+    # The base model: 512 wide, 4000 steps of warmup.
+    paper = Schedule(1.0, 100_000, 4000, "inverse_sqrt", 512)
+    assert [float(paper(step)) for step in (0, 3999, 99_999)] == pytest.approx(
+        [1.74693e-7, 6.98771e-4, 1.39754e-4], rel=1e-5)
 
 
 @pytest.mark.parametrize("name, expected", [
@@ -57,6 +71,18 @@ def test_adamw_takes_the_steps_that_keras_takes():
         peer.apply(gradients, list(theirs.values()))
     for name in start:
         np.testing.assert_allclose(ours[name].numpy(), np.array(theirs[name]), atol=2e-5)
+
+
+def test_without_decay_it_is_adam_with_the_papers_numbers():
+    random, start = np.random.default_rng(0), [1.0, -2.0, 3.0]
+    ours, theirs = tf.Variable(start), keras.Variable(np.array(start, "float32"), name="kernel")
+    optimizer = AdamW([ours], ["kernel"], weight_decay=0.0, clip_norm=0, beta_1=0.9, beta_2=0.98, epsilon=1e-9)
+    peer = keras.optimizers.Adam(0.05, 0.9, 0.98, 1e-9)
+    for _ in range(5):
+        gradient = tf.constant(random.normal(size=3), tf.float32)
+        optimizer.apply([gradient], tf.constant(0.05))
+        peer.apply([gradient], [theirs])
+    np.testing.assert_allclose(ours.numpy(), np.array(theirs), rtol=1e-5)
 
 
 def test_gradient_norm_is_clipped_before_the_step_and_reported_unclipped():
