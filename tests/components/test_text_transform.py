@@ -7,12 +7,14 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.types import channel, standard_artifacts
 
-from components.artifacts import Encoder
+from components.artifacts import Encoder, Vocabulary
 from components.code_fingerprint import code_fingerprint
 from components.text_transform import BATCH, TextTransform
 from modules.classifier import preprocessing_fn
 from modules.errors import TextrailError
-from tests.components.transforming import COLUMN, LABEL, transform
+from modules.progress import LOGGER
+from modules.subwords import SPECIALS, Subwords
+from tests.components.transforming import COLUMN, LABEL, transform, transform_pairs
 
 # In the tiny encoder's vocabulary the words stand behind the five special tokens.
 THE, GOOD, BAD, FILM, CLS, SEP = 5, 26, 27, 30, 2, 3
@@ -111,6 +113,66 @@ def test_files_keep_their_number_and_rows_their_order(tiny_encoder, tmp_path):
     ids = [list(record.features.feature["token_ids$ragged_values"].int64_list.value) for record in records]
     expected = {"the": THE, "good": GOOD, "bad": BAD, "film": FILM}
     assert ids == [[CLS, *(expected[word] for word in text.split()), SEP] for text in texts]
+
+
+SUBWORDS = Subwords((*SPECIALS, "um", "dois"))
+UM, DOIS, START, END = 4, 5, 2, 3
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    for name in ("source", "target"):
+        (tmp_path / "vocabulary" / name).mkdir(parents=True)
+        SUBWORDS.write(tmp_path / "vocabulary" / name)
+    return tmp_path / "vocabulary"
+
+
+def pair_of_texts(inputs, custom_config):
+    """A preprocessing function of a translation: two ragged features and no label."""
+    assert "classes" not in custom_config
+    texts = {name: inputs[custom_config["data"][key]] for name, key in (("source", "text"), ("target", "target"))}
+    return {f"{name}_ids": Subwords.read(f"{custom_config['vocabulary']}/{name}").encode(tf.reshape(values, [-1]))
+            for name, values in texts.items()}
+
+
+def test_pairs_that_are_too_long_are_left_out_and_counted(vocabulary, tmp_path, caplog):
+    long_ones = [("um um um", "um")] * BATCH   # A whole batch of which nothing is left.
+    LOGGER.addHandler(caplog.handler)
+    try:
+        transformed, written = transform_pairs(tmp_path, vocabulary, {
+            "train": [*long_ones, ("um dois", "dois"), ("um", "um um um"), ("", "um"), *long_ones],
+            "validation": [("um", "dois")],
+            "test": [("um um um", "um")],
+        }, max_tokens=4, function=f"{__name__}.pair_of_texts")
+    finally:
+        LOGGER.removeHandler(caplog.handler)
+    assert written == {
+        "train": [([START, UM, DOIS, END], [START, DOIS, END]), ([START, END], [START, UM, END])],
+        "validation": [([START, UM, END], [START, DOIS, END])],
+        "test": []}
+    assert {split: transformed.get_int_custom_property(f"dropped_{split}") for split in written} == {
+        "train": 2 * BATCH + 1, "validation": 0, "test": 1}
+    assert [record.message for record in caplog.records] == [
+        "rows left out, longer than 4 tokens: train 1,025 of 1,027 (99.8%), validation 0 of 1 (0.0%), "
+        "test 1 of 1 (100.0%)"]
+
+
+def test_a_split_of_which_nothing_is_left(vocabulary, tmp_path):
+    with pytest.raises(TextrailError, match="rows of at most 3 tokens in the split validation; received none, all of "
+                                            r"its 2 rows are longer\. Raise model\.max_tokens"):
+        transform_pairs(tmp_path, vocabulary, {"train": [("um", "um")], "validation": [("um um", "um")] * 2},
+                        max_tokens=3, function=f"{__name__}.pair_of_texts")
+
+
+def test_the_component_takes_an_encoder_or_a_vocabulary():
+    inputs = {"examples": channel.Channel(type=standard_artifacts.Examples),
+              "schema": channel.Channel(type=standard_artifacts.Schema)}
+    settings = {"data": {"text": "pt", "target": "en"}, "max_tokens": 8}
+    component = TextTransform(**inputs, vocabulary=channel.Channel(type=Vocabulary), settings=settings,
+                              preprocessing_fn="modules.classifier.preprocessing_fn")
+    assert sorted(component.inputs) == ["examples", "schema", "vocabulary"]
+    with pytest.raises(ValueError, match="either an encoder or a vocabulary"):
+        TextTransform(**inputs, settings=settings, preprocessing_fn="modules.classifier.preprocessing_fn")
 
 
 def test_the_component_tells_the_cache_its_code():
