@@ -2,7 +2,8 @@
 
 A task brings a `forward` that turns a batch into sums (loss, weight, correct answers …); everything around it is
 here: the step under a distribution strategy, the schedule, validation, early stopping with the best weights kept,
-resuming after a kill, progress, TensorBoard, and stopping on a loss that is not a number.
+the weights of the last validation rounds and their mean, resuming after a kill, progress, TensorBoard, and stopping on
+a loss that is not a number.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tensorflow as tf
 
 from modules import progress
 from modules.errors import TextrailError
+from modules.kept_weights import KeptWeights
 from modules.optimization import AdamW, Schedule
 
 Batch = dict[str, tf.Tensor]
@@ -58,11 +60,13 @@ class History:
 
     Attributes:
         step: steps taken.
-        rounds: one dict a validation round: step, epoch, learning_rate, seconds, examples_per_second, and the means
-            of the sums for `train` and `validation`.
+        rounds: one dict a validation round: step, epoch, learning_rate, seconds, examples_per_second (or what else
+            is counted), and the means of the sums for `train` and `validation`.
         best: best validation value so far, as a number where larger is better; none before the first round.
         best_round: index of the round it was reached in, -1 before the first.
         seconds: training time, in seconds, over all resumes.
+        average: of the mean of the last rounds' weights, if it was tried: the `steps` of these rounds, the means of
+            the sums for `validation`, and whether it was `taken` for being better than the best round's.
     """
 
     step: int = 0
@@ -70,6 +74,7 @@ class History:
     best: float | None = None
     best_round: int = -1
     seconds: float = 0.0
+    average: dict[str, Any] | None = None
 
 
 def choose_strategy(wanted: str) -> tf.distribute.Strategy:
@@ -109,29 +114,36 @@ class Training:
         batches: epoch → its batches; the same epoch gives the same batches again.
         steps_per_epoch: batches of an epoch.
         validation: batches to validate on.
-        settings: the `training` section of the settings.
+        settings: the `training` section of the settings. Without `keep_checkpoints` and `average_checkpoints` no
+            weights are kept but the best.
         scale_loss: true for float16.
         strategy: where it runs.
         run_dir: TensorBoard logs and `history.json`.
         checkpoint_dir: see `TrainArgs`.
+        width: the model's hidden size, for a schedule that counts it.
+        unit: what a weight of 1 is, for speeds: `examples`, `target_tokens`.
     """
 
     def __init__(self, *, forward: Callable[[Batch, bool], Sums], trained: Sequence[tuple[str, tf.Variable]],
                  state: Sequence[tf.Variable], batches: Callable[[int], tf.data.Dataset], steps_per_epoch: int,
                  validation: tf.data.Dataset, settings: dict[str, Any], scale_loss: bool,
-                 strategy: tf.distribute.Strategy, run_dir: str, checkpoint_dir: str):
+                 strategy: tf.distribute.Strategy, run_dir: str, checkpoint_dir: str, width: int = 1,
+                 unit: str = "examples"):
         self.forward, self.strategy, self.settings = forward, strategy, settings
         self.trained = [variable for _, variable in trained]
         self.batches, self.steps_per_epoch = batches, steps_per_epoch
         self.validation = strategy.experimental_distribute_dataset(validation)
         self.total_steps = steps_per_epoch * settings["epochs"]
-        self.schedule = Schedule.of(settings, self.total_steps)
+        self.schedule = Schedule.of(settings, self.total_steps, width)
         self.history = History()
-        self.run_dir = run_dir
+        self.run_dir, self.unit = run_dir, unit
+        self.kept = KeptWeights(os.path.join(checkpoint_dir, "weights"), [name for name, _ in trained])
         self.writer = tf.summary.create_file_writer(run_dir)
         with strategy.scope():
             self.optimizer = AdamW(self.trained, [name for name, _ in trained], weight_decay=settings["weight_decay"],
-                                   clip_norm=settings["clip_norm"], scale_loss=scale_loss)
+                                   clip_norm=settings["clip_norm"], scale_loss=scale_loss, **{
+                                       key: settings[key] for key in ("beta_1", "beta_2", "epsilon")
+                                       if key in settings})
             self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
             self.best_weights = [tf.Variable(v, trainable=False) for v in self.trained]
         self.bookkeeping = tf.Variable("", dtype=tf.string, trainable=False)
@@ -142,7 +154,10 @@ class Training:
         self.train_step, self.validation_step = self._compile()
 
     def fit(self) -> History:
-        """Trains, and leaves the best validated weights in the variables.
+        """Trains, and leaves the best validated weights in the variables: a round's, or the mean of the last ones'.
+
+        What is to be kept lies in `checkpoints/` of the run's folder then: the last rounds' weights, the best ones, and
+        the mean, if it was tried.
 
         Returns:
             The history, also written to `history.json` in the run's folder.
@@ -155,6 +170,7 @@ class Training:
             self._epoch(self.history.step // self.steps_per_epoch)
         for variable, best in zip(self.trained, self.best_weights, strict=True):
             variable.assign(best)
+        self._hand_over()
         self.writer.close()
         return self.history
 
@@ -220,28 +236,25 @@ class Training:
         self._stop_if_not_finite("training", recent["loss"])
         rate = float(self.schedule(self.step))
         with self.writer.as_default(step=self.history.step):
-            for name, value in {**recent, "learning_rate": rate, "examples_per_second": meter.rate()}.items():
+            for name, value in {**recent, "learning_rate": rate, self._speed: meter.rate()}.items():
                 tf.summary.scalar(f"train/{name}", value)
         a_minute_passed = time.monotonic() - self.told > 60
         self.told = time.monotonic() if a_minute_passed else self.told
         progress.report(
             f"epoch {epoch + 1}/{self.settings['epochs']}, step {self.history.step}/{self.total_steps}, "
-            f"loss {recent['loss']:.3f}, {meter.rate():.0f} examples/s, {progress.duration(meter.left())} left",
+            f"loss {recent['loss']:.3f}, {self._told(meter.rate())}, {progress.duration(meter.left())} left",
             lasting=a_minute_passed, epoch=epoch + 1, step=self.history.step, loss=recent["loss"],
-            examples_per_second=meter.rate(), seconds_left=meter.left())
+            seconds_left=meter.left(), **{self._speed: meter.rate()})
 
     def _validate(self, epoch: int, meter: Meter) -> None:
         train, seconds, rate = meter.means(), meter.seconds(), meter.rate()
         self._stop_if_not_finite("training", train["loss"])
-        validation = means([{name: value.numpy() for name, value in self.validation_step(batch).items()}
-                            for batch in self.validation])
-        self._stop_if_not_finite("validation", validation["loss"])
-        history, metric = self.history, self.settings["early_stopping_metric"]
+        validation, history = self._validated(), self.history
         history.rounds.append({
             "step": history.step, "epoch": epoch + 1, "learning_rate": float(self.schedule(self.step - 1)),
-            "seconds": round(seconds, 3), "examples_per_second": round(rate, 2), "train": train,
+            "seconds": round(seconds, 3), self._speed: round(rate, 2), "train": train,
             "validation": validation})
-        value = -validation["loss"] if metric == "loss" else validation[metric]
+        value = self._value(validation)
         if history.best is None or value > history.best:
             history.best, history.best_round = value, len(history.rounds) - 1
             for best, variable in zip(self.best_weights, self.trained, strict=True):
@@ -250,12 +263,64 @@ class Training:
             for name, number in validation.items():
                 tf.summary.scalar(f"validation/{name}", number)
         self.writer.flush()
+        if self._rounds_to_keep():
+            self.kept.write(f"step-{history.step}", self.trained)
         self._save(seconds)
+        self.kept.forget_all_but(f"step-{one['step']}" for one in history.rounds[-self._rounds_to_keep():])
         told = ", ".join(f"{name} {number:.4f}" for name, number in validation.items())
         progress.report(f"epoch {epoch + 1}/{self.settings['epochs']}, step {history.step}/{self.total_steps}: "
-                        f"train loss {train['loss']:.4f}; validation {told}; {rate:.0f} examples/s",
+                        f"train loss {train['loss']:.4f}; validation {told}; {self._told(rate)}",
                         lasting=True, epoch=epoch + 1, step=history.step, loss=train["loss"], **{
                             f"validation_{name}": number for name, number in validation.items()})
+
+    def _validated(self) -> dict[str, float]:
+        """Means over the validation split."""
+        validation = means([{name: value.numpy() for name, value in self.validation_step(batch).items()}
+                            for batch in self.validation])
+        self._stop_if_not_finite("validation", validation["loss"])
+        return validation
+
+    def _value(self, validation: dict[str, float]) -> float:
+        """What rounds are compared by, larger is better."""
+        metric = self.settings["early_stopping_metric"]
+        return -validation["loss"] if metric == "loss" else validation[metric]
+
+    def _rounds_to_keep(self) -> int:
+        return max(self.settings.get("keep_checkpoints", 0), self.settings.get("average_checkpoints", 0))
+
+    def _hand_over(self) -> None:
+        """Tries the mean of the last rounds, and leaves in the run's folder what is to be kept."""
+        folder, rounds = os.path.join(self.run_dir, "checkpoints"), self.history.rounds
+        if not self._rounds_to_keep():
+            return
+        for one in rounds[-self.settings.get("keep_checkpoints", 0) or len(rounds):]:
+            self.kept.copy(f"step-{one['step']}", folder)
+        self.kept.write("best", self.trained, folder)
+        if self.settings.get("average_checkpoints", 0):
+            self._average(rounds[-self.settings["average_checkpoints"]:], folder)
+        self._write_history()
+
+    def _average(self, rounds: Sequence[dict[str, Any]], folder: str) -> None:
+        steps = [one["step"] for one in rounds]
+        for variable, mean in zip(self.trained, self.kept.mean([f"step-{step}" for step in steps]), strict=True):
+            variable.assign(mean)
+        validation, best = self._validated(), self.history.rounds[self.history.best_round]["validation"]
+        taken = self._value(validation) > self._value(best)
+        self.kept.write("average", self.trained, folder)
+        self.history.average = {"steps": steps, "validation": validation, "taken": taken}
+        if not taken:
+            for variable, weights in zip(self.trained, self.best_weights, strict=True):
+                variable.assign(weights)
+        told = ", ".join(f"{name} {number:.4f} (best round {best[name]:.4f})" for name, number in validation.items())
+        progress.report(f"mean of the last {len(steps)} rounds: validation {told}; "
+                        f"{'taken' if taken else 'the best round is taken'}", lasting=True)
+
+    def _told(self, rate: float) -> str:
+        return f"{rate:.0f} {self.unit.replace('_', ' ')}/s"
+
+    @property
+    def _speed(self) -> str:
+        return f"{self.unit}_per_second"
 
     def _out_of_patience(self) -> bool:
         waited = len(self.history.rounds) - 1 - self.history.best_round

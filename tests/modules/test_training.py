@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from safetensors.numpy import load_file
 
 from modules import progress
 from modules.errors import TextrailError
@@ -41,12 +42,13 @@ class Line:
     def batches(self, epoch: int) -> tf.data.Dataset:
         return self.dataset.shuffle(256, seed=epoch, reshuffle_each_iteration=False).batch(30)
 
-    def training(self, folder: Path, forward=None, batches=None, run_dir=None, **changes) -> Training:
+    def training(self, folder: Path, forward=None, batches=None, run_dir=None, unit="examples", **changes
+                 ) -> Training:
         trained = [("kernel", self.kernel), ("bias", self.bias)]
         return Training(forward=forward or self.forward, trained=trained, state=[], batches=batches or self.batches,
                         steps_per_epoch=9, validation=self.dataset.batch(64),
                         settings=SETTINGS | changes, scale_loss=False, strategy=self.strategy,
-                        run_dir=run_dir or str(folder / "run"), checkpoint_dir=str(folder / "checkpoints"))
+                        run_dir=run_dir or str(folder / "run"), checkpoint_dir=str(folder / "checkpoints"), unit=unit)
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +110,47 @@ def test_the_best_weights_are_kept_and_patience_ends_training(tmp_path):
     assert len(history.rounds) == best + 3 < 50
     answers = line.forward({"x": line.points, "y": line.sides}, False)
     assert float(answers["accuracy"]) / 256 == pytest.approx(history.rounds[best]["validation"]["accuracy"])
+
+
+def weights_in(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    return {path.stem: load_file(path) for path in sorted(folder.iterdir())}
+
+
+def test_the_last_rounds_and_the_best_are_kept_as_weights(tmp_path):
+    line = Line()
+    history = line.training(tmp_path, epochs=5, keep_checkpoints=2, learning_rate=3.0, schedule="constant").fit()
+    found = weights_in(tmp_path / "run" / "checkpoints")
+    assert set(found) == {"best", "step-36", "step-45"}
+    assert set(found["best"]) == {"000 kernel", "001 bias"}
+    np.testing.assert_array_equal(found["best"]["000 kernel"], line.kernel.numpy())
+    best = f"step-{history.rounds[history.best_round]['step']}"
+    if best in found:
+        np.testing.assert_array_equal(found["best"]["001 bias"], found[best]["001 bias"])
+    assert history.average is None
+
+
+@pytest.mark.parametrize("learning_rate, taken", [(2.0, True), (0.001, False)])
+def test_the_mean_of_the_last_rounds_is_taken_if_it_is_better(tmp_path, learning_rate, taken):
+    # Steps much too large go to and fro around the best weights, and small ones go on towards them.
+    line = Line()
+    history = line.training(tmp_path, epochs=6, learning_rate=learning_rate, schedule="constant", weight_decay=0.0,
+                            average_checkpoints=3, keep_checkpoints=4, early_stopping_metric="loss").fit()
+    found = weights_in(tmp_path / "run" / "checkpoints")
+    assert set(found) == {"average", "best", "step-27", "step-36", "step-45", "step-54"}
+    for key in ("000 kernel", "001 bias"):
+        np.testing.assert_allclose(found["average"][key], np.mean([found[f"step-{i}"][key] for i in (36, 45, 54)], 0),
+                                   rtol=1e-5)
+    assert history.average["steps"] == [36, 45, 54] and history.average["taken"] is taken
+    assert json.loads((tmp_path / "run" / "history.json").read_text())["average"] == history.average
+    np.testing.assert_array_equal(line.kernel.numpy(), found["average" if taken else "best"]["000 kernel"])
+    loss = float(line.forward({"x": line.points, "y": line.sides}, False)["loss"]) / 256
+    best = history.rounds[history.best_round]["validation"]["loss"]
+    assert loss == pytest.approx(min(best, history.average["validation"]["loss"]), rel=1e-5)
+
+
+def test_speeds_are_told_in_the_unit_that_weights_count(tmp_path):
+    history = Line().training(tmp_path, epochs=1, unit="target_tokens").fit()
+    assert history.rounds[0]["target_tokens_per_second"] > 0
 
 
 def test_several_validation_rounds_an_epoch(tmp_path):
