@@ -66,7 +66,7 @@ class Training(sections.Training):
     epochs: int = Field(20, ge=1, description="Passes over the training split.")
     batch_tokens: int = Field(4096, ge=64, description="Tokens in a batch, source and target together, padding "
                               "included: long pairs make small batches and short pairs large ones.")
-    bucket_step: int = Field(8, ge=1, description="Width of the length buckets in tokens.")
+    bucket_step: int = Field(4, ge=1, description="Width of the length buckets in tokens.")
     max_batch: int = Field(256, ge=1, description="Most pairs in a batch, however short they are.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decay, not on biases and layer norms; 0 is Adam.")
     clip_norm: float = Field(0.0, ge=0, description="Largest global gradient norm; 0 does not clip.")

@@ -14,6 +14,7 @@ import yaml
 CODE = Path(__file__).resolve().parents[2]
 COMPONENTS = ["ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate", "EncoderImporter",
               "TextTransform", "Trainer", "ServedModel", "Evaluator", "ModelCheck", "Pusher"]
+TRANSLATION = ["VocabularyGen" if name == "EncoderImporter" else name for name in COMPONENTS]
 
 
 class Project:
@@ -60,6 +61,6 @@ def states(done: subprocess.CompletedProcess) -> dict[str, str]:
     found = {}
     for line in done.stdout.splitlines():
         match = re.match(r"^\W*(\w+)\W+(running|cached|done|failed)\b", line)
-        if match and match[1] in COMPONENTS:
+        if match and match[1] in {*COMPONENTS, *TRANSLATION}:
             found[match[1]] = match[2]
     return found
