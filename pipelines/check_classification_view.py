@@ -37,8 +37,8 @@ def facts(check: ClassificationCheck) -> list[tuple[str, str]]:
     ]
 
 
-def write_plots(check: ClassificationCheck, folder: Path) -> list[Path]:
-    """Writes the plots that only this shape has, and returns their paths."""
+def write_plots(check: ClassificationCheck, folder: Path, destination: str) -> list[Path]:
+    """Writes the plots that only this shape has, and returns their paths; asks no pushed model."""
     path = folder / "lengths.png"
     lengths_png({"texts": check.lengths}, check.settings.model.max_length, "model.max_length", "are cut", path)
     return [path]

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
 from modules.optimization import Schedule
 from pipelines.check import Check
-from pipelines.plots import schedule_png, schedule_text
+from pipelines.plots import peak_of, schedule_png, schedule_text
 
 VIEWS = {"classification": "pipelines.check_classification_view", "translation": "pipelines.check_translation_view"}
 SHOWN_TOKENS = 48   # Of a row; of a longer one the first and the last of each text.
@@ -46,12 +47,21 @@ def show(check: Check, console: Console) -> None:
         say(f"warning: {warning}")
 
 
-def write_plots(check: Check, folder: Path) -> list[Path]:
-    """Writes `learning_rate.png` and those of the shape to a folder, which is made, and returns their paths."""
+def write_plots(check: Check, folder: Path, destination: str) -> list[Path]:
+    """Writes `learning_rate.png` and the shape's own plots.
+
+    Args:
+        check: what was found.
+        folder: for the plots; it is made.
+        destination: where the run pushes to; a model that is served there may be asked for a picture.
+
+    Returns:
+        Their paths.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "learning_rate.png"
     schedule_png(check.schedule, check.steps_per_epoch, path)
-    return [path, *_view(check).write_plots(check, folder)]
+    return [path, *_view(check).write_plots(check, folder, destination)]
 
 
 def facts(check: Check) -> list[tuple[str, str]]:
@@ -82,8 +92,11 @@ def _view(check: Check) -> ModuleType:
 
 
 def _schedule_fact(schedule: Schedule) -> str:
-    fall = {"linear": "falls evenly to 0", "cosine": "falls to 0 along a cosine", "constant": "stays"}[schedule.kind]
-    return f"peak {schedule.peak:g}, then {fall}"
+    fall = {"inverse_sqrt": "falls with the root of the step", "linear": "falls evenly to 0",
+            "cosine": "falls to 0 along a cosine", "constant": "stays"}[schedule.kind]
+    step, peak = peak_of(schedule)
+    first, last = schedule(np.array([0, schedule.total_steps - 1])).numpy()
+    return f"{first:.2g} at the first step, {peak:.2g} at step {step:,}, then {fall}; {last:.2g} at the last"
 
 
 def aligned(names: Sequence[str], columns: Sequence[tuple[str, ...]], width: int) -> list[str]:

@@ -92,10 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--fresh", action="store_true", help="run all components although cached")
     command.set_defaults(command=_run)
 
-    command = commands.add_parser("check", parents=[run],
+    command = commands.add_parser("check", parents=[run, place],
                                   help="rows of a run's data through its steps, before a long run")
     command.add_argument("--rows", metavar="N", type=int, default=10, help="rows to show (default: 10)")
-    command.add_argument("--plots", metavar="DIR", help="also write learning_rate.png and lengths.png there")
+    command.add_argument("--plots", metavar="DIR", help="also write pictures there: learning rate and lengths, of a "
+                         "translation also positional code and attention")
     command.set_defaults(command=_check)
 
     command = commands.add_parser("metrics", parents=[place], help="how the last model was judged")
@@ -308,7 +309,7 @@ def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, vie
 
 
 def _check(options: argparse.Namespace) -> int:
-    from pipelines import classification_sections, settings
+    from pipelines import settings, workspace
     from pipelines.console import captured, plain_console
 
     if options.rows < 1:
@@ -316,8 +317,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.plots and Path(options.plots).exists() and not Path(options.plots).is_dir():
         raise TextrailError("a folder for --plots", f"the file {options.plots}", "Name another one; it is made.")
     loaded = settings.load(options.run, options.overrides)
-    if not isinstance(loaded, classification_sections.Settings):
-        raise TextrailError("a run of shape classification", f"shape {loaded.shape}", "Start it with textrail run.")
+    destination = loaded.push.destination or str(workspace.new(options.run, options.workspace).pushed)
     problem = ""   # Told at the end: until then standard error is captured, too.
     with captured(os.devnull) as screen:
         console = plain_console(screen)
@@ -327,7 +327,8 @@ def _check(options: argparse.Namespace) -> int:
 
             found = check.examine(loaded, options.rows)
             check_view.show(found, console)
-            for path in check_view.write_plots(found, Path(options.plots)) if options.plots else ():
+            plots = check_view.write_plots(found, Path(options.plots), destination) if options.plots else ()
+            for path in plots:
                 console.print(f"written: {path}", soft_wrap=True)
             problem = found.problem()
             changes = (word for override in options.overrides for word in ("--set", override))

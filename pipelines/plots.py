@@ -28,6 +28,13 @@ def sampled_steps(total_steps: int, count: int) -> np.ndarray:
     return np.linspace(0, total_steps - 1, count).round().astype(np.int64)
 
 
+def peak_of(schedule: Schedule) -> tuple[int, float]:
+    """The step with the largest learning rate, the first of several, and the rate."""
+    rates = schedule(np.arange(schedule.total_steps)).numpy()  # [total_steps]
+    step = int(rates.argmax())
+    return step, float(rates[step])
+
+
 def schedule_text(schedule: Schedule, steps_per_epoch: int, width: int = 72, height: int = 8) -> str:
     """The learning rate over a training, drawn in block characters.
 
@@ -40,9 +47,10 @@ def schedule_text(schedule: Schedule, steps_per_epoch: int, width: int = 72, hei
     Returns:
         Lines: the rate as columns of a height in eighths of a character, then the axis with epochs in steps.
     """
+    _, peak = peak_of(schedule)
     rates = schedule(sampled_steps(schedule.total_steps, width)).numpy()  # [width]
-    eighths = np.ceil(rates / schedule.peak * height * 8 - 1e-3).astype(int)  # [width]; what is not 0 shows
-    labels = {height - 1: f"{schedule.peak:.1e}", height // 2 - 1: f"{schedule.peak / 2:.1e}"}
+    eighths = np.ceil(rates / peak * height * 8 - 1e-3).astype(int)  # [width]; what is not 0 shows
+    labels = {height - 1: f"{peak:.1e}", height // 2 - 1: f"{peak / 2:.1e}"}
     gutter = max(map(len, labels.values()))
     lines = [f"{labels.get(line, ''):>{gutter}} {'┤' if line in labels else '│'}"
              + "".join(BLOCKS[min(max(column - 8 * line, 0), 8)] for column in eighths).rstrip()
@@ -73,10 +81,11 @@ def schedule_png(schedule: Schedule, steps_per_epoch: int, path: Path) -> None:
         steps_per_epoch: where the marks of epochs are.
         path: of the PNG.
     """
-    exponent = math.floor(math.log10(schedule.peak))
-    peak = schedule.peak / 10**exponent
+    _, largest = peak_of(schedule)
+    exponent = math.floor(math.log10(largest))
+    peak = largest / 10**exponent
     figure, axes = _figure("Learning rate over the run", f"step (one batch; {steps_per_epoch:,} are an epoch)",
-                           f"learning rate ($\\times 10^{{{exponent}}}$, of AdamW in each step)")
+                           f"learning rate ($\\times 10^{{{exponent}}}$, of Adam in each step)")
     steps = sampled_steps(schedule.total_steps, min(schedule.total_steps, 2000))
     axes.plot(steps, schedule(steps).numpy() / 10**exponent, color=BLUE, linewidth=2)
     axes.set_xlim(0, schedule.total_steps)
@@ -85,7 +94,7 @@ def schedule_png(schedule: Schedule, steps_per_epoch: int, path: Path) -> None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
     for tick in ticks[1:-1]:
         axes.axvline(tick, color=GREY, linewidth=0.8, linestyle=":")
-    if schedule.warmup_steps:
+    if 0 < schedule.warmup_steps < schedule.total_steps:
         axes.axvline(schedule.warmup_steps, color=RED, linewidth=1, linestyle="--")
         axes.annotate(f"warmup ends at step {schedule.warmup_steps:,}", (schedule.warmup_steps, peak * 1.06),
                       xytext=(6, 0), textcoords="offset points", color=RED, va="center")

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from modules.classifier import length_buckets
 from modules.errors import TextrailError
-from modules.optimization import learning_rate
+from modules.optimization import Schedule, learning_rate
 from pipelines import check, check_classification_view, check_view, cli, settings
 from pipelines.classification import trainer_settings
 from tests.modules.test_opaque import Convolution, write
@@ -81,7 +81,7 @@ def test_steps_and_schedule_are_those_of_the_training(tmp_path, ten_words):
     found = check.examine(loaded, rows=1)
     # Batches of 2: one bucket, 4 rows.
     assert length_buckets(trainer_settings(loaded), 1).sizes == (2,)
-    assert (found.steps_per_epoch, found.schedule) == (2, (2e-3, 4, 2, "linear"))
+    assert (found.steps_per_epoch, found.schedule) == (2, Schedule(2e-3, 4, 2, "linear"))
     assert float(found.schedule(3)) == float(learning_rate(3, 2e-3, 4, 2, "linear")) == pytest.approx(1e-3)
     warnings = found.warnings()
     assert warnings == [
@@ -108,7 +108,8 @@ def test_what_the_terminal_and_the_plots_show(tmp_path, ten_words, capfd):
     for fact in (
             "rows train 24, validation 24; all rows were read labels yes 91.7%, no 8.3% lengths half of the texts have "
             "at most 5 tokens, 95% 8, the longest 9; model.max_length 8 cuts 4.2% unknown",
-            "steps 12 an epoch, 24 in 2 epochs, 12 of them warmup learning rate peak 0.002, then falls evenly to 0 "):
+            "steps 12 an epoch, 24 in 2 epochs, 12 of them warmup learning rate 0.00017 at the first step, 0.002 at "
+            "step 11, then falls evenly to 0; 0.00017 at the last "):
         assert fact in said
     assert lines[-5:-3] == [
         "warning: only 2 of 24 training rows are 'no': hold macro_f1 or mcc under evaluation.thresholds to a bound, "
