@@ -97,7 +97,8 @@ def run_fn(args: TrainArgs) -> None:
              trained=[(variable.path, variable.value) for variable in model.trainable_variables],
              state=[model.seeds.state.value], batches=batches.of_epoch, steps_per_epoch=batches.steps_per_epoch,
              validation=batches.validation, settings=training, scale_loss=precision == "float16", strategy=strategy,
-             run_dir=args.run_dir, checkpoint_dir=args.checkpoint_dir).fit()
+             run_dir=args.run_dir, checkpoint_dir=args.checkpoint_dir, width=settings["model"]["hidden_size"],
+             unit="target_tokens").fit()
     # What is served computes in float32 wherever it runs: a server's CPU may be slow at anything else.
     served = vocabularies.new_translator(settings, "float32")
     served.set_weights(model.get_weights())
