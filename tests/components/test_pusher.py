@@ -10,7 +10,7 @@ from tfx.types import standard_artifacts
 
 from components import pusher
 from components.artifacts import DataBlessing
-from components.verdict import judge
+from components.verdict import threshold_rows
 from components.versions import read_manifest, served_version
 from modules.errors import TextrailError
 
@@ -38,7 +38,7 @@ def artifact(kind, folder: Path, **properties):
 def run(tmp_path, saved_model, accuracy=0.9, blessed=1, checked=1, keep=2, gate=True, baseline=None):
     """Executes the component, by default as one that was compared with what is served; gives its pushed_model."""
     baseline = (served_version(str(tmp_path / "served")) or "") if baseline is None else baseline
-    rows = judge({"accuracy": {"min": 0.8, "max_drop": 0.02}}, {"accuracy": accuracy}, {"accuracy": 0.85})
+    rows = threshold_rows({"accuracy": {"min": 0.8, "max_drop": 0.02}}, {"accuracy": accuracy}, {"accuracy": 0.85})
     (tmp_path / "evaluation").mkdir(exist_ok=True)
     (tmp_path / "evaluation" / "verdict.json").write_text(json.dumps({
         "passed": bool(blessed), "split": "test", "examples": 40, "rows": rows, "metrics": {"accuracy": accuracy}}))

@@ -94,9 +94,13 @@ Pusher: done in <s>, peak <mb>"""), "\n".join(lines[1:13]))
     assert f"already pushed: {state}/pushed/7" in end
 
     assert cli.main(["metrics", str(run_file), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["rows"][0]["value"] == 0.75
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["rows"][0]["value"] == 0.75 and verdict["samples"]["worst"][0]["reference"] == "the cat"
     assert cli.main(["metrics", "mine"]) == 0
     told = capsys.readouterr().out
+    assert "the cat" not in told
+    assert cli.main(["metrics", "mine", "--examples"]) == 0
+    assert "51.25   -0.5000   source        o gato" in capsys.readouterr().out
     assert "label pos          3     0.6667" in told
     assert "The model meets all 2 thresholds on 4 examples of the test split." in told
 

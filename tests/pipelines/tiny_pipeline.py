@@ -39,6 +39,8 @@ VERDICT = {
     "confusion": {"classes": ["neg", "pos"], "counts": [[1, 0], [1, 2]]},
 }
 
+SAMPLE = {"source": "o gato", "reference": "the cat", "translation": "a cat", "score": -0.5, "chrf": 51.25}
+
 
 class MakerSpec(ComponentSpec):
     PARAMETERS = {}
@@ -95,7 +97,10 @@ def _fail(_):
 
 class Evaluate(base_executor.BaseExecutor):
     def Do(self, input_dict, output_dict, exec_properties):
-        Path(output_dict["evaluation"][0].uri, "verdict.json").write_text(json.dumps(VERDICT))
+        folder = Path(output_dict["evaluation"][0].uri)
+        (folder / "verdict.json").write_text(json.dumps(VERDICT))
+        (folder / "samples").mkdir()
+        (folder / "samples" / "worst.jsonl").write_text(json.dumps(SAMPLE) + "\n")
 
 
 class Push(base_executor.BaseExecutor):
