@@ -40,6 +40,8 @@ _CONTROL = r"[\x00-\x08\x0e-\x1b\x7f-\x{84}\x{86}-\x{9f}]+"
 _SPACE = r"[\pZ\t-\r\x1c-\x1f\x{85}]+"
 # What is a word of its own: punctuation, symbols (so emoji), and characters of scripts that write no spaces.
 _ALONE = r"([\pP\pS\p{Han}])"
+# What a Turkish or a Lithuanian machine lower-cases otherwise (Unicode's SpecialCasing.txt), beside ASCII.
+_LOWER = (("İ", "i\u0307"), ("Ì", "ì"), ("Í", "í"), ("Ĩ", "ĩ"), ("Į", "į"))
 _LONGEST_WORD = 1 << 30   # bytes; the longest match is found in linear time, so no word need be [UNK] for its length
 
 
@@ -119,7 +121,7 @@ class Subwords:
         if self.normalization != "none":
             texts = tf_text.normalize_utf8(texts, self.normalization.upper())
         if self.lower_case:
-            texts = tf.strings.lower(texts, "utf-8")
+            texts = _lower(texts)
         texts = tf.strings.regex_replace(texts, JOINER, "■")
         return tf.strings.strip(tf.strings.regex_replace(texts, _SPACE, " "))
 
@@ -176,6 +178,14 @@ class Subwords:
         texts = tf.strings.regex_replace(texts, f"{JOINER}  {JOINER}", f" {JOINER}")
         texts = tf.strings.regex_replace(texts, f"{JOINER}  ", " ")
         return tf.strings.regex_replace(texts, f"  {JOINER}", " ")
+
+
+def _lower(texts: tf.Tensor) -> tf.Tensor:
+    """Lower-cases [batch] string, UTF-8, the same on every machine: TensorFlow's op goes by the locale for some."""
+    texts = tf.strings.lower(texts)   # ASCII alone
+    for capital, small in _LOWER:
+        texts = tf.strings.regex_replace(texts, capital, small)
+    return tf.strings.lower(texts, "utf-8")
 
 
 def is_reserved(piece: str) -> bool:
