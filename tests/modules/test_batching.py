@@ -196,11 +196,11 @@ def test_prefetching_is_a_number_of_batches(files):
 PAIR_FEATURES = {"source_ids$ragged_values": tf.int64, "target_ids$ragged_values": tf.int64}
 
 
-def write_pairs(path, lengths: list[tuple[int, int]]) -> str:
-    """Pair i has its lengths in tokens i + 1 and -i - 1."""
+def write_pairs(path, lengths: list[tuple[int, int]], sign: int = -1) -> str:
+    """Pair i, from 1, has its lengths in tokens i and i with a sign."""
     with tf.io.TFRecordWriter(str(path), options="GZIP") as writer:
         for i, (source, target) in enumerate(lengths, start=1):
-            values = {"source_ids$ragged_values": [i] * source, "target_ids$ragged_values": [-i] * target}
+            values = {"source_ids$ragged_values": [i] * source, "target_ids$ragged_values": [sign * i] * target}
             writer.write(tf.train.Example(features=tf.train.Features(feature={
                 name: tf.train.Feature(int64_list=tf.train.Int64List(value=ids)) for name, ids in values.items()
             })).SerializeToString())
