@@ -31,7 +31,8 @@ class Vocabulary(Section):
         "like as the characters they stand for.")
     min_count: int = Field(1, ge=1, description="Words that stand less often in the training split teach nothing.")
     reserved: list[str] = Field(
-        default_factory=list, description="Pieces that are in the vocabulary whatever the texts, behind special ones.")
+        default_factory=list, description="Pieces that are in the vocabulary whatever the texts, behind the special "
+        "ones; in brackets, `[NAME]`, so that no text has them.")
     max_characters: int = Field(1000, ge=1, description="Different characters that are pieces, the most frequent ones; "
                                 "words with others are [UNK].")
 
