@@ -435,6 +435,26 @@ def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask: tf.Tensor |
     return run(query, key, value)
 
 
+# A step of decoding computes little at a time, and oneDNN, to which TensorFlow hands products, softmax and transposing
+# on a CPU, takes some 50 µs to get ready for each, and longer for a new shape. What follows keeps to TensorFlow's own
+# kernels, with the same results; only softmax over several hypotheses is worth oneDNN's while.
+
+
+def attend_few(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+    """As `attend`, for few queries and without a gradient: [batch, heads, beams, head_width], beams known."""
+    query *= 1 / math.sqrt(query.shape[-1])
+    scores = tf.raw_ops.BatchMatMulV3(x=query, y=key, Tout=query.dtype, adj_y=True)  # [batch, heads, beams, from]
+    scores = scores if mask is None else scores + mask
+    weights = tf.exp(tf.nn.log_softmax(scores)) if query.shape[2] == 1 else tf.nn.softmax(scores)
+    return tf.raw_ops.BatchMatMulV3(x=weights, y=value, Tout=query.dtype)
+
+
+def _turned(x: tf.Tensor, order: list[int]) -> tf.Tensor:
+    """tf.transpose, of which only that of integers stays with TensorFlow."""
+    integers = {2: tf.int16, 4: tf.int32, 8: tf.int64}[x.dtype.size]
+    return tf.bitcast(tf.transpose(tf.bitcast(x, integers), order), x.dtype)
+
+
 # --- layers ------------------------------------------------------------------------------------------------------
 
 
@@ -514,6 +534,19 @@ class Attention(keras.layers.Layer):
         return self.output_dense(tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, self.width]))
 
 
+    def split_few(self, x: tf.Tensor, parts: int, beams: int) -> list[tf.Tensor]:
+        """As `split`, for few tokens a row and without a gradient: [batch, heads, beams, head_width] each."""
+        head_width = self.width // self.num_heads
+        if beams == 1:
+            return tf.unstack(tf.reshape(x, [-1, parts, self.num_heads, 1, head_width]), axis=1)
+        return tf.unstack(_turned(tf.reshape(x, [-1, beams, parts, self.num_heads, head_width]), [2, 0, 3, 1, 4]))
+
+    def join_few(self, context: tf.Tensor) -> tf.Tensor:
+        """As `join`, likewise."""
+        context = context if context.shape[2] == 1 else _turned(context, [0, 2, 1, 3])
+        return self.output_dense(tf.reshape(context, [-1, self.width]))
+
+
 class SelfAttention(Attention):
     """Multi-head attention of a sequence to itself; query, key and value come from one matrix product.
 
@@ -529,7 +562,7 @@ class SelfAttention(Attention):
         query, key, value = self.split(self.qkv(x), 3, tf.shape(mask)[0])
         return self.join(attend(query, key, value, mask, self.random, training))
 
-    def step(self, x: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, mask: tf.Tensor | None
+    def step(self, x: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, mask: tf.Tensor | None, beams: int
              ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Attention of one more token of each hypothesis to itself and those before it.
 
@@ -538,13 +571,14 @@ class SelfAttention(Attention):
             keys: of those before, [batch, heads, past * beams, head_width].
             values: likewise.
             mask: see `paths_mask`.
+            beams: hypotheses of a row.
 
         Returns:
             [batch * beams, width], and keys and values [batch, heads, (past + 1) * beams, head_width].
         """
-        query, key, value = self.split(self.qkv(x), 3, tf.shape(keys)[0])  # each [batch, heads, beams, head_width]
+        query, key, value = self.split_few(self.qkv(x), 3, beams)  # each [batch, heads, beams, head_width]
         keys, values = tf.concat([keys, key], axis=2), tf.concat([values, value], axis=2)
-        return self.join(attend(query, keys, values, mask, self.random, False)), keys, values
+        return self.join_few(attend_few(query, keys, values, mask)), keys, values
 
 
 class Memory(NamedTuple):
@@ -588,6 +622,11 @@ class CrossAttention(Attention):
     def _asked(self, x: tf.Tensor, memory: Memory) -> tf.Tensor:
         """The query, [batch, heads, to, head_width]."""
         return self.split(self.query(x), 1, tf.shape(memory.mask)[0])[0]
+
+    def step(self, x: tf.Tensor, memory: Memory, beams: int) -> tf.Tensor:
+        """Returns [batch * beams, width] from x of the same shape, one more token of each hypothesis."""
+        query, = self.split_few(self.query(x), 1, beams)  # [batch, heads, beams, head_width]
+        return self.join_few(attend_few(query, memory.keys, memory.values, memory.mask))
 
 
 class Block(keras.layers.Layer):
@@ -637,12 +676,14 @@ class Block(keras.layers.Layer):
         x = self._attended(x, mask, training)
         return self._fed_forward(self._looked_up(x, memory, training), training)
 
-    def step(self, x: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, mask: tf.Tensor | None,
-             memory: Memory | None = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def step(self, x: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, mask: tf.Tensor | None, memory: Memory,
+             beams: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """One more token of each hypothesis, [batch * beams, width]; see `SelfAttention.step`."""
-        attended, keys, values = self.attention.step(self._before(self.attention_norm, x, False), keys, values, mask)
+        before = self._before(self.attention_norm, x, False)
+        attended, keys, values = self.attention.step(before, keys, values, mask, beams)
         x = self._after(self.attention_norm, attended, x, False)
-        return self._fed_forward(self._looked_up(x, memory, False), False), keys, values
+        found = self.cross.step(self._before(self.cross_norm, x, False), memory, beams)
+        return self._fed_forward(self._after(self.cross_norm, found, x, False), False), keys, values
 
     def cross_probabilities(self, x: tf.Tensor, mask: tf.Tensor, memory: Memory) -> tf.Tensor:
         """Returns [batch, heads, to, from], how much the block looks at the memory; arguments as `call`."""

@@ -203,14 +203,14 @@ class Translator(keras.Model):
             Logits [batch, beams, target_size] float32, as `call` gives them at the last position, and the cache for
             the next step.
         """
-        mask = paths_mask(paths, self.compute_dtype)
+        mask, beams = paths_mask(paths, self.compute_dtype), token_ids.shape[1]
         x = self.target_embedding(tf.reshape(token_ids, [-1, 1]), tf.shape(paths)[2] - 1)  # [batch * beams, width]
         past = []
         for block, (keys, values), memory in zip(self.decoder, cache["past"], cache["memory"], strict=True):
-            x, keys, values = block.step(x, keys, values, mask, Memory(memory[0], memory[1], cache["mask"]))
+            x, keys, values = block.step(x, keys, values, mask, Memory(memory[0], memory[1], cache["mask"]), beams)
             past.append((keys, values))
         logits = self.projection(self._normed(self.decoder_norm, x, False))  # [batch * beams, target_size]
-        logits = tf.reshape(tf.cast(logits, tf.float32), [-1, token_ids.shape[1], self.target_size])
+        logits = tf.reshape(tf.cast(logits, tf.float32), [-1, beams, self.target_size])
         return logits, {**cache, "past": past}
 
     def _embedded(self, target_ids: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
