@@ -1,10 +1,10 @@
 """Learns wordpieces from counts of words, and splits words with them.
 
 tensorflow_text's learner also works on counts. It looks for a threshold of frequency that gives about the wanted
-size: 4 to 18 % off, sometimes above, in a minute or two for 30,000 words, each pair of texts anew with every threshold
-tried. Here pieces are merged pair by pair, the most frequent first (Sennrich et al., "Neural Machine Translation of
-Rare Words with Subword Units", 2016), so the size is exact, and it takes seconds; pieces inside a word are marked by
-"##" and found as BERT's are, the longest first.
+size: up to 5 % off, sometimes above, in a minute or two for 30,000 words. Here pieces are merged pair by pair, the most
+frequent first (Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016): the size is
+exact, and it takes seconds, for texts that come out 1 % longer in tokens (`benchmarks/vocabulary.py`). Pieces inside a
+word are marked by "##" and found as BERT's are, the longest first.
 """
 
 from __future__ import annotations
