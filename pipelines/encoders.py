@@ -61,6 +61,9 @@ def take_out(paths: Workspace, folder: str, form: str, trained: bool, stream: Te
         TextrailError: the folder has files, or the run has no such model, or one that cannot be taken apart.
     """
     model = _trained(paths) if trained else _pushed(paths)
+    if (shape := read_manifest(model).get("shape", "classification")) != "classification":
+        raise TextrailError("a classifier, which has an encoder", f"a model of shape {shape} in {model}",
+                            "It is served as it is: a SavedModel that answers plain strings.")
     with new_folder(folder) as beside:
         checkpoint, manifest = read_export(model), read_manifest(model)
         if form == "hf":
