@@ -312,7 +312,7 @@ def write_pairs(file: str, vocabularies: Vocabularies, rows: list[str]) -> None:
 
 
 def test_a_small_run_learns_to_translate_unseen_sentences(tmp_path):
-    args = arguments(tmp_path)
+    args = arguments(tmp_path, model={"layers": 1}, decoding={"beams": 2, "n_best": 1})
     args.settings["training"] = TRAINING
     vocabularies, rows = Vocabularies.read(args.vocabulary), list(dict.fromkeys(texts(3000, 6)))
     unseen, seen = rows[:100], rows[100:]
