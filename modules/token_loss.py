@@ -33,29 +33,30 @@ def token_loss(projection: Linear, x: tf.Tensor, labels: tf.Tensor, smoothing: f
         Sums over the rows that count, each [] float32: cross entropy in nats, rows of which no other token scores
         higher than the label, and rows.
     """
-    chunk = chunk_rows()
-    where = tf.where(labels >= 0)[:, 0]  # [rows that count]
-    # Whole chunks always: another length would be another loop to compile.
-    missing = -tf.size(where) % chunk
-    labels = tf.pad(tf.gather(labels, where), [[0, missing]], constant_values=-1)  # [chunks * chunk]
-    padded = tf.pad(where, [[0, missing]])[:, None]
+    chunk, rows = chunk_rows(), tf.size(labels)
+    # Rows that count come first, and only chunks with one of them are gone through. Sizes depend on shapes alone, for
+    # XLA; and chunks are whole, since another length would be another loop to compile.
+    order = tf.argsort(tf.cast(labels < 0, tf.int32), stable=True)  # [rows]
+    back = tf.argsort(order)  # [rows]
+    counting = tf.reduce_sum(tf.cast(labels >= 0, tf.int32))
+    missing = -rows % chunk
+    labels = tf.reshape(tf.pad(tf.gather(labels, order), [[0, missing]], constant_values=-1), [-1, chunk])
 
     @with_gradient
     def run(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Any:
-        some = tf.reshape(tf.gather(x, padded[:, 0]), [-1, chunk, x.shape[1]])  # [chunks, chunk, width]
-        loss, correct, *gradients = _in_chunks(
-            some, tf.reshape(labels, [-1, chunk]), kernel, bias, smoothing, projection.is_shared,
-            with_gradients=training and not is_plain())
+        width = x.shape[1]
+        chunks = tf.reshape(tf.pad(tf.gather(x, order), [[0, missing], [0, 0]]), [-1, chunk, width])
+        loss, correct, *gradients = _in_chunks(chunks, labels, -(-counting // chunk), kernel, bias, smoothing,
+                                               projection.is_shared, with_gradients=training and not is_plain())
 
         def gradient(upstream: tf.Tensor, _: tf.Tensor) -> Any:
-            # Rows that only fill the last chunk up have a gradient of 0, and do nothing to the row they are added to.
-            to_x = tf.scatter_nd(padded, tf.reshape(f32(gradients[0]), [-1, x.shape[1]]), tf.shape(x, tf.int64))
-            return tf.cast(to_x * upstream, x.dtype), gradients[1] * upstream, gradients[2] * upstream
+            to_x = f32(tf.gather(tf.reshape(gradients[0], [-1, width]), back)) * upstream  # [rows, width]
+            return tf.cast(to_x, x.dtype), gradients[1] * upstream, gradients[2] * upstream
 
         return (loss, correct), gradient
 
     loss, correct = run(x, tf.convert_to_tensor(projection.kernel), tf.convert_to_tensor(projection.bias))
-    return loss, correct, f32(tf.size(where))
+    return loss, correct, f32(counting)
 
 
 def chunk_rows() -> int:
@@ -63,13 +64,14 @@ def chunk_rows() -> int:
     return 256 if on_cpu() else 4096
 
 
-def _in_chunks(x: tf.Tensor, labels: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, smoothing: float, transposed: bool,
-               with_gradients: bool) -> list[tf.Tensor]:
+def _in_chunks(x: tf.Tensor, labels: tf.Tensor, count: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, smoothing: float,
+               transposed: bool, with_gradients: bool) -> list[tf.Tensor]:
     """Loss and correct rows and, where wanted, the loss's gradients with respect to x, kernel and bias.
 
     Args:
         x: [chunks, chunk, width].
         labels: [chunks, chunk].
+        count: [] int32 chunks to go through; the gradient of the others is 0.
         kernel: [width, vocabulary], or transposed.
         bias: [vocabulary].
         smoothing: see `token_loss`.
@@ -105,11 +107,10 @@ def _in_chunks(x: tf.Tensor, labels: tf.Tensor, kernel: tf.Tensor, bias: tf.Tens
                 if with_gradients else [])
         return i + 1, loss + found[0], correct + found[1], *rest
 
-    chunks = tf.shape(x)[0]
-    nothing = ([tf.TensorArray(compute, size=chunks, element_shape=x.shape[1:]), tf.zeros_like(f32(kernel)),
+    nothing = ([tf.TensorArray(compute, size=tf.shape(x)[0], element_shape=x.shape[1:]), tf.zeros_like(f32(kernel)),
                 tf.zeros([1, vocabulary])] if with_gradients else [])
     _, loss, correct, *rest = tf.while_loop(
-        lambda i, *_: i < chunks, add, [tf.constant(0), tf.constant(0.0), tf.constant(0.0), *nothing],
+        lambda i, *_: i < count, add, [tf.constant(0), tf.constant(0.0), tf.constant(0.0), *nothing],
         parallel_iterations=1)
     return [loss, correct, *([rest[0].stack(), rest[1], rest[2][0]] if with_gradients else [])]
 
