@@ -87,8 +87,8 @@ class Training(sections.Training):
     early_stopping_metric: Literal["loss", "accuracy"] = Field(
         "loss", description="Validation metric, per token, whose best epoch's weights are kept.")
     keep_checkpoints: int = Field(5, ge=1, description="Checkpoints of the last validation rounds that are kept.")
-    average_checkpoints: int = Field(0, ge=0, description="Last checkpoints whose mean is the model; 0 takes the "
-                                     "weights of the best epoch.")
+    average_checkpoints: int = Field(0, ge=0, description="Last checkpoints whose mean is the model, if it does better "
+                                     "in validation than the best of them; 0 takes the best validated weights.")
 
     @model_validator(mode="after")
     def _what_is_averaged_was_kept(self) -> Training:
