@@ -203,12 +203,17 @@ def _account(transformed: standard_artifacts.Examples, counts: Mapping[str, Rows
     for split in splits:
         transformed.set_int_custom_property(f"dropped_{split}", counts[split].dropped)
         if split in NEEDED and 0 < counts[split].read == counts[split].dropped:
-            raise TextrailError(f"rows of at most {max_tokens} tokens in the split {split}",
-                                f"none, all of its {counts[split].read:,} rows are longer", "Raise model.max_tokens.")
+            raise all_too_long(split, counts[split].read, max_tokens)
     told = ", ".join(f"{split} {counts[split].dropped:,} of {counts[split].read:,} ({counts[split].share:.1%})"
                      for split in splits)
     report(f"rows left out, longer than {max_tokens} tokens: {told}", lasting=True,
            **{f"dropped_{split}": counts[split].dropped for split in splits})
+
+
+def all_too_long(split: str, rows: int, max_tokens: int) -> TextrailError:
+    """What to say of a split none of whose rows is short enough."""
+    return TextrailError(f"rows of at most {max_tokens} tokens in the split {split}",
+                         f"none, all of its {rows:,} rows are longer", "Raise model.max_tokens.")
 
 
 class _TransformFile(beam.DoFn):

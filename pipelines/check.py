@@ -9,6 +9,7 @@ Here is what all shapes have in common; each has a module of its own beside this
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from components.anomaly_gate import Finding, skipped_findings
 from components.rows import Columns, Row, wanted
 from components.sample import SAMPLE_BYTES, Sample, take_sample
 from components.sources import make_source
 from components.splits_writer import check_no_split_is_empty, unusable
+from components.verdict import check_thresholds
 from modules.batching import Buckets
 from modules.optimization import Schedule
 from pipelines.sections import Settings
@@ -78,7 +81,7 @@ def read_sample(settings: Settings, limit: int) -> tuple[Sample, Columns]:
     """Rows of a run's data and their columns.
 
     Raises:
-        TextrailError: what ExampleGen would say of the rows.
+        TextrailError: what ExampleGen would say of the rows, or Evaluator of thresholds on slices.
     """
     data = settings.data.model_dump(exclude={"schema_file"})
     columns = wanted(data)
@@ -88,7 +91,29 @@ def read_sample(settings: Settings, limit: int) -> tuple[Sample, Columns]:
     # What was not read may be rows of the other splits.
     check_no_split_is_empty({split: len(rows) for split, rows in sample.rows.items()
                              if sample.whole or split == "train"}, len(sample.bad))
+    if sample.whole and settings.data.slice:
+        _check_slices(sample, columns, settings)
     return sample, columns
+
+
+def _check_slices(sample: Sample, columns: Columns, settings: Settings) -> None:
+    """Refuses thresholds on values of `data.slice` that no judged row has, which a run meets after its training."""
+    place, overall = columns.roles.index("slice"), settings.evaluation.overall
+    judged = sample.rows.get("test") or sample.rows["validation"]
+    values = sorted({row[place].decode() for row in judged})
+    named = [name for name in settings.evaluation.thresholds if "/" in name and name.partition("/")[0] in overall]
+    if named:
+        check_thresholds(named, [f"{metric}/{value}" for metric in overall for value in values])
+
+
+def skipped(sample: Sample, settings: Settings) -> list[Finding]:
+    """What AnomalyGate would say of the rows that `data.bad_rows: skip` leaves out, if all rows were read."""
+    if not sample.whole:
+        return []
+    reasons = dict(Counter(row.reason for row in sample.bad).most_common())
+    share = len(sample.bad) / max(sample.read, 1)
+    return skipped_findings({"skipped": {"all splits": {"share": share, "reasons": reasons}}},
+                            settings.gate.max_skipped_rows, "skipped_rows.jsonl of a run")
 
 
 class Encode:

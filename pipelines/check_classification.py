@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.anomaly_gate import bound_findings, drift, refuse, skipped_findings
+from components.anomaly_gate import bound_findings, drift, refuse
 from components.encoder_sources import import_encoder
 from components.rows import Row, wanted
 from components.sample import Sample
@@ -33,7 +33,7 @@ from modules.opaque import OpaqueEncoder
 from modules.optimization import Schedule
 from modules.tokenization import Vocabulary
 from modules.training import choose_strategy
-from pipelines.check import BATCH, Check, Encode, epoch_steps, read_sample
+from pipelines.check import BATCH, Check, Encode, epoch_steps, read_sample, skipped
 from pipelines.classification import trainer_settings, transform_settings
 from pipelines.classification_sections import Settings
 
@@ -187,9 +187,7 @@ def _check_labels(sample: Sample, settings: Settings, classes: Sequence[str]) ->
     gate = settings.gate.model_dump()
     drifts = {split: drift(labels["train"], found) for split, found in labels.items() if split != "train"}
     findings = bound_findings({"unlabelled": {}, "label_drift": drifts, "empty_text": {}}, settings.data.label, gate)
-    reasons = Counter(row.reason for row in sample.bad)
-    skipped = {"all splits": {"share": len(sample.bad) / max(sample.read, 1), "reasons": dict(reasons.most_common())}}
-    findings += skipped_findings({"skipped": skipped}, gate["max_skipped_rows"], "skipped_rows.jsonl of a run")
+    findings += skipped(sample, settings)
     refuse(finding for finding in findings if finding.feature not in gate["accept"] or not finding.acceptable)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import tempfile
@@ -14,7 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from components.anomaly_gate import refuse
 from components.rows import Row
+from components.sample import Sample
+from components.schema_gen import read_curated
+from components.text_transform import NEEDED, all_too_long
 from components.versions import served_version
 from components.vocabulary_gen import KINDS, check_reserved, group_columns, learn_pieces, word_parts
 from modules.optimization import Schedule, choose_precision, policy_of
@@ -22,7 +27,7 @@ from modules.subwords import Subwords
 from modules.training import choose_strategy
 from modules.translation import Vocabularies, length_buckets, preprocessing_fn
 from modules.translator import Translator, positional_code, shifted, sums
-from pipelines.check import BATCH, Check, Encode, epoch_steps, read_sample
+from pipelines.check import BATCH, Check, Encode, epoch_steps, read_sample, skipped
 from pipelines.translation import trainer_settings, transform_settings
 from pipelines.translation_sections import Settings
 
@@ -77,7 +82,7 @@ class TranslationCheck(Check):
         settings: of the run.
         reports: on the vocabularies `source` and `target`, as VocabularyGen makes them.
         lengths: [training rows, 2] tokens of source and target, [START] and [END] included.
-        shown: some pairs.
+        shown: some pairs that are short enough to be trained on.
         loss: mean cross entropy a token before training, of these pairs and some more where they are few, in nats,
             without label smoothing.
         attention: for a picture, of one text.
@@ -147,15 +152,19 @@ class TranslationCheck(Check):
 
 
 def examine(settings: Settings, rows: int, limit: int) -> TranslationCheck:
-    """See `check.examine`; the rows that are shown are the first of the training split."""
+    """See `check.examine`; the rows that are shown are the first of the training split that are trained on."""
     sample, columns = read_sample(settings, limit)
+    refuse(skipped(sample, settings))
+    if settings.data.schema_file:
+        read_curated(settings.data.schema_file, columns)
     read = sample.rows["train"]
-    some = read[:max(rows, LOSS_ROWS)]
     keras.utils.set_random_seed(settings.seed)   # As the run does: its new weights are these.
     with tempfile.TemporaryDirectory(prefix="textrail-") as folder:
         reports = _learn_vocabularies(read, settings, folder)
         encode = Encode(preprocessing_fn, columns.names[:2], transform_settings(settings) | {"vocabulary": folder})
-        lengths = _measure(read, encode)
+        lengths = _measure(sample, encode, settings.model.max_tokens)
+        is_short = np.all(lengths <= settings.model.max_tokens, axis=1)
+        some = list(itertools.islice(itertools.compress(read, is_short), max(rows, LOSS_ROWS)))
         vocabularies = Vocabularies.read(folder)
         precision = choose_precision(settings.training.precision)
         translator = vocabularies.new_translator(trainer_settings(settings), policy_of(precision[0]))
@@ -191,13 +200,22 @@ def _learn_vocabularies(rows: Sequence[Row], settings: Settings, folder: str) ->
     return {side: learned[groups[name]][1] for side, name in columns.items()}
 
 
-def _measure(rows: Sequence[Row], encode: Encode) -> np.ndarray:
-    """Tokens of both sides of rows, however long, [rows, 2]."""
-    lengths = []
-    for start in range(0, len(rows), BATCH):
-        features = encode([row[:2] for row in rows[start:start + BATCH]])
-        lengths.append(np.stack([ids.row_lengths().numpy() for ids in features.values()], axis=1))
-    return np.concatenate(lengths)
+def _measure(sample: Sample, encode: Encode, max_tokens: int) -> np.ndarray:
+    """Tokens of both sides of the training rows, however long, [rows, 2].
+
+    Raises:
+        TextrailError: no row of the training or the validation split is short enough.
+    """
+    measured = {}
+    for split in NEEDED:
+        rows, lengths = sample.rows[split], [np.zeros((0, 2), np.int64)]
+        for start in range(0, len(rows), BATCH):
+            features = encode([row[:2] for row in rows[start:start + BATCH]])
+            lengths.append(np.stack([ids.row_lengths().numpy() for ids in features.values()], axis=1))
+        measured[split] = np.concatenate(lengths)
+        if rows and measured[split].max(axis=1).min() > max_tokens:
+            raise all_too_long(split, len(rows), max_tokens)
+    return measured["train"]
 
 
 def _plan(lengths: np.ndarray, rows: int, settings: Settings) -> tuple[Schedule, int]:

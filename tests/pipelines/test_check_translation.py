@@ -40,8 +40,8 @@ def found(tmp_path_factory):
     return examined(tmp_path_factory.mktemp("pairs"))
 
 
-def test_a_pair_has_exactly_these_tokens_lengths_and_loss(found):
-    first, second = found.shown
+def test_a_pair_has_exactly_these_tokens_lengths_and_loss(found, tmp_path):
+    first, second = examined(tmp_path, "model.max_tokens=12").shown
     assert (first.texts, first.slice) == (("o gato dorme.", "the cat sleeps."), "")
     # "dorme" and "sleeps" stand once: nothing that is only theirs is learned.
     assert first.source[0][:3] == ["[START]", "o", "gato"] and first.source[0][-2:] == ["￭.", "[END]"]
@@ -49,7 +49,10 @@ def test_a_pair_has_exactly_these_tokens_lengths_and_loss(found):
     assert second.source[0] == ["[START]", "a", "casa", "é", "grande", "￭.", "[END]"]
     assert second.inputs[0] == ["[START]", "the", "house", "is", "big", "￭."]
     assert second.labels[0] == ["the", "house", "is", "big", "￭.", "[END]"]
-    for row in found.shown:
+    # What a run leaves out of its training is not shown: nobody would see it go through the model.
+    (only,) = found.shown
+    assert only.texts == ("a casa", "the house")
+    for row in (first, second, only):
         assert row.inputs[0][1:] == row.labels[0][:-1] and row.inputs[1][1:] == row.labels[1][:-1]
         assert row.source[1][0] == row.inputs[1][0] == 2 and row.source[1][-1] == row.labels[1][-1] == 3
     assert found.lengths.shape == (4, 2) and found.lengths[1:].tolist() == [[7, 7], [7, 7], [4, 4]]
@@ -95,7 +98,7 @@ def test_a_loss_that_new_weights_cannot_have(found, tmp_path):
 
 def test_what_the_terminal_and_the_plots_show(tmp_path, capfd):
     file = write_run(tmp_path, [f"{pair}\tnews" for pair in PAIRS])
-    overrides = ["--set", "data.columns=[pt, en, domain]", "--set", "data.slice=domain"]
+    overrides = ["--set", "data.columns=[pt, en, domain]", "--set", "data.slice=domain", "--set", "model.max_tokens=12"]
     before = sorted(tmp_path.iterdir())
     assert cli.main(["check", file, "--rows", "2", "--plots", str(tmp_path / "plots"),
                      "--workspace", str(tmp_path / "none"), *overrides]) == 0
@@ -109,7 +112,7 @@ def test_what_the_terminal_and_the_plots_show(tmp_path, capfd):
     assert lines[at + 2].split() == "target the house is big.".split()
     said = " ".join(told.out.split())
     assert "rows train 4, validation 4; all rows were read vocabulary pt (source): " in said
-    assert "half of the pairs have at most 7 and 7 tokens" in said and "model.max_tokens 6 drops 75.0%" in said
+    assert "half of the pairs have at most 7 and 7 tokens" in said and "model.max_tokens 12 drops 0.0%" in said
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
         "attention.png", "learning_rate.png", "lengths.png", "positions.png"]
     assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in (tmp_path / "plots").iterdir())
@@ -144,3 +147,15 @@ def test_what_stops_a_run_stops_a_check(tmp_path):
         examined(tmp_path, "vocabulary.size=16")
     with pytest.raises(TextrailError, match=r"received 2 of 2 that cannot:\n.*empty text in 'en'"):
         check.examine(settings.load(write_run(tmp_path, ["o gato\t"])), 1)
+    with pytest.raises(TextrailError, match=r"rows of at most 4 tokens in the split train; received none, all of its "
+                                            r"3 rows are longer\. Raise model\.max_tokens"):
+        check.examine(settings.load(write_run(tmp_path, PAIRS[:3]), ["model.max_tokens=4"]), 1)
+    with pytest.raises(TextrailError, match=r"3\.\d% of the rows were skipped \(gate\.max_skipped_rows 0\.03\)"):
+        check.examine(settings.load(write_run(tmp_path, [*PAIRS * 8, "o gato\t"]), [
+            "data.bad_rows=skip", "gate.max_skipped_rows=0.03"]), 1)
+    sliced = write_run(tmp_path, [f"{pair}\t{place % 2}/news" for place, pair in enumerate(PAIRS)])
+    columns = ["data.columns=[pt, en, domain]", "data.slice=domain", "evaluation.thresholds.chrf/1/news.min=5"]
+    assert check.examine(settings.load(sliced, columns), 1).shown[0].slice == "1/news"
+    with pytest.raises(TextrailError, match=r"one of bleu/0/news, bleu/1/news, chrf/0/news, chrf/1/news; received "
+                                            r"'bleu/mews'\. The nearest is 'bleu/\d/news'"):
+        check.examine(settings.load(sliced, [*columns, "evaluation.thresholds.bleu/mews.min=5"]), 1)
