@@ -110,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("texts", metavar="TEXT", nargs="*")
     command.add_argument("--text-a", metavar="TEXT", help="first text, for models that read pairs")
     command.add_argument("--text-b", metavar="TEXT", help="second text, for models that read pairs")
-    command.add_argument("--file", metavar="IN", help="CSV or TSV file, .gz too, with the column the model reads")
+    command.add_argument("--file", metavar="IN", help="CSV or TSV file, .gz too, with the column the model reads; "
+                         "without header where the run's data.columns names the columns")
     command.add_argument("--out", metavar="OUT", help="with --file: its rows with the answers: label, score and each "
                          "class's score, or translation and score")
     command.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -371,6 +372,7 @@ def _predict(options: argparse.Namespace) -> int:
     if sum(ways) != 1 or len(pair) == 1 or bool(options.file) != bool(options.out) or (options.file and options.json):
         raise TextrailError("texts, or --text-a with --text-b, or --file with --out and without --json",
                             "another combination", f'For example: textrail predict {options.run} "a fine film".')
+    _check_utf8([*options.texts, *pair])
     paths = workspace.existing(options.run, options.workspace)
     fix = f"Push one with `textrail run {options.run}`; `textrail metrics {options.run}` tells why one was refused."
     # TensorFlow greets on standard error, which nobody asked for; exceptions still say what is wrong.
@@ -384,6 +386,16 @@ def _predict(options: argparse.Namespace) -> int:
         else:
             warning = _predict_texts(options, pair, predictor, screen)
     return _tell(f"warning: {warning}", OK) if warning else OK
+
+
+def _check_utf8(texts: Sequence[str]) -> None:
+    """Refuses texts of the command line with bytes that Python could not decode."""
+    for number, text in enumerate(texts, start=1):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TextrailError(f"UTF-8 in text {number}", f"{text[error.start]!a} at character {error.start + 1}",
+                                "Write it on a terminal in UTF-8, or in a file for --file.") from None
 
 
 def _predict_texts(options: argparse.Namespace, pair: Sequence[str], predictor: Predictor, screen: TextIO) -> str:

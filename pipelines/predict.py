@@ -73,11 +73,11 @@ class Predictor:
 
 
 class Dialect(NamedTuple):
-    """How a CSV file is written: `data.delimiter`, `data.quoting` and, where it has no header, `data.columns`."""
+    """How a CSV file is written: `data.delimiter`, `data.quoting` and `data.columns`, empty where it has a header."""
 
     delimiter: str = "auto"
     quoting: str = "standard"
-    columns: Sequence[str] | None = None
+    columns: Sequence[str] = ()
 
     @classmethod
     def of(cls, paths: Workspace) -> Dialect:
@@ -119,7 +119,7 @@ def predict_file(predictor: Predictor, source: str, target: str, dialect: Dialec
     """
     rows = read_rows(source, dialect)
     header = next(rows, [])
-    if dialect.columns is not None:
+    if dialect.columns:
         header, rows = list(dialect.columns)[:len(header)], chain([header] if header else [], rows)
     for column in predictor.columns:
         if column not in header:
@@ -135,7 +135,7 @@ def predict_file(predictor: Predictor, source: str, target: str, dialect: Dialec
     count, cut = 0, {}
     with _write(target) as stream:
         write = _row_writer(stream, target, dialect)
-        if dialect.columns is None:
+        if not dialect.columns:
             write([*header, *added])
         for batch in iter(lambda: list(islice(rows, BATCH)), []):
             answers = predictor([row[column] for column in where] for row in batch)
@@ -182,12 +182,12 @@ def read_rows(path: str, dialect: Dialect = BY_NAME) -> Iterator[list[str]]:
             yield list(fields)
 
 
-def _flaw(fields: Sequence[str], width: int, columns: Sequence[str] | None) -> str:
+def _flaw(fields: Sequence[str], width: int, columns: Sequence[str]) -> str:
     """What is wrong with a row; empty if nothing is."""
-    if columns is not None and len(fields) > len(columns):
+    if columns and len(fields) > len(columns):
         return f"{len(fields)} columns where data.columns names {len(columns)}"
     if len(fields) != width:
-        return f"{len(fields)} columns where the {'header' if columns is None else 'first row'} has {width}"
+        return f"{len(fields)} columns where the {'first row' if columns else 'header'} has {width}"
     try:
         "".join(fields).encode()
     except UnicodeEncodeError:

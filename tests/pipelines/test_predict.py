@@ -11,7 +11,7 @@ import pytest
 
 from modules.errors import TextrailError
 from modules.manifest import input_names
-from pipelines import cli, predict, workspace
+from pipelines import cli, predict, settings, workspace
 from tests.word_translator import make_word_translator
 
 ROOT = Path(__file__).parents[2]
@@ -148,12 +148,12 @@ def test_a_missing_file_names_its_neighbour(predictor, tmp_path):
                                  "nearest is 'reviews.csv'. Correct the path.")
 
 
-def started(folder: Path, run: str, destination: Path) -> None:
-    """What a run leaves behind that predict looks for."""
+def started(folder: Path, run: str, destination: Path, *overrides: str) -> None:
+    """What a run leaves behind that predict looks for; the model and these settings may be of different runs."""
     paths = workspace.Workspace(run, folder / run)
     paths.folder.mkdir(parents=True)
     paths.metadata.touch()
-    paths.settings.write_text(json.dumps({"push": {"destination": str(destination)}}))
+    paths.record(settings.load("reviews", [f"push.destination={destination}", *overrides]))
 
 
 def test_the_command_answers_people_and_programs(pushed, tmp_path):
@@ -178,15 +178,12 @@ def test_the_command_answers_people_and_programs(pushed, tmp_path):
 
 def test_a_model_of_pairs_and_a_file(tmp_path, monkeypatch, capfd):
     save(tmp_path / "pushed/1", ["question", "answer"])
-    started(tmp_path, "pairs", tmp_path / "pushed")
+    started(tmp_path, "pairs", tmp_path / "pushed", "data.delimiter=;", "data.quoting=none")
     monkeypatch.setenv("TEXTRAIL_WORKSPACE", str(tmp_path))
     assert cli.main(["predict", "pairs", "--json", "--text-a", "how?", "--text-b", "good"]) == 0
     assert json.loads(capfd.readouterr().out) == {
         "text": ["how?", "good"], "label": "pos", "score": 0.75, "scores": {"neg": 0.25, "pos": 0.75}}
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
-    paths = workspace.Workspace("pairs", tmp_path / "pairs")
-    settings = json.loads(paths.settings.read_text()) | {"data": {"delimiter": ";", "quoting": "none", "text": "x"}}
-    paths.settings.write_text(json.dumps(settings))
     source.write_text('answer;question\n"fine;how?\n')
     assert cli.main(["predict", "pairs", "--file", str(source), "--out", str(target)]) == 0
     assert capfd.readouterr().out == f"1 rows with labels in {target}\n"
@@ -247,10 +244,8 @@ def test_the_command_translates(translators, tmp_path, monkeypatch, capfd):
 
 
 def test_a_file_without_header_is_translated_in_the_order_of_its_rows(translators, tmp_path, monkeypatch, capfd):
-    started(tmp_path, "one", translators / "1")
-    paths = workspace.Workspace("one", tmp_path / "one")
-    settings = json.loads(paths.settings.read_text()) | {"data": {"quoting": "none", "columns": ["pt", "en"]}}
-    paths.settings.write_text(json.dumps(settings))
+    started(tmp_path, "one", translators / "1", "data.quoting=none", "data.columns=[pt, en]", "data.text=pt",
+            "data.label=en")
     monkeypatch.setenv("TEXTRAIL_WORKSPACE", str(tmp_path))
     source, target = tmp_path / "in.tsv", tmp_path / "out.tsv"
     source.write_text(f"{LONG}\tthe cat\n\tblank\no \"gato\"\tthe cat\na casa {LONG}\t?\n")
@@ -271,6 +266,13 @@ def test_a_file_without_header_is_translated_in_the_order_of_its_rows(translator
     source.write_text("o\tthe\t3\n")
     assert cli.main(["predict", "one", "--file", str(source), "--out", str(target)]) == 2
     assert "received 3 columns where data.columns names 2 in" in capfd.readouterr().err
+
+
+def test_a_text_that_is_not_utf8_is_told_by_its_number(capfd):
+    assert cli.main(["predict", "one", "o gato", b"o p\xe3o".decode("utf-8", "surrogateescape")]) == 2
+    assert capfd.readouterr().err == (
+        "textrail: expected UTF-8 in text 2; received '\\udce3' at character 4. Write it on a terminal in UTF-8, or in "
+        "a file for --file.\n")
 
 
 def test_n_best_translations_are_columns(translators, tmp_path):
