@@ -3,7 +3,8 @@
 BLEU (Papineni et al., 2002) is TFMA's own metric. Its key lacks the model's name, so that a second model's values would
 take the first one's place, and its value is an object that TFMA's files cannot hold: both are mended here by deriving
 the number from it. chrF (Popović, 2015) sums sacrebleu's statistics of each sentence in a combiner of ours. Both are
-sacrebleu's numbers exactly, 0 to 100.
+sacrebleu's numbers exactly, 0 to 100. (But for BLEU of empty references, whose hypotheses TFMA does not count; rows
+without a target never get so far, see `components/rows.py`.)
 """
 
 from __future__ import annotations

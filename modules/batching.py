@@ -23,7 +23,7 @@ import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -84,6 +84,19 @@ class Buckets:
         lengths = (*range(step, max_length, step), max_length)
         sizes = (min(max_batch, batch_tokens // (texts * length)) // multiple_of * multiple_of for length in lengths)
         return cls(lengths, tuple(max(size, multiple_of) for size in sizes), texts)
+
+    @classmethod
+    def of_run(cls, training: dict[str, Any], max_length: int, replicas: int, texts: int = 1) -> Buckets:
+        """Those of a run; see `of`.
+
+        Args:
+            training: the section of the settings; of its keys `bucket_step`, `batch_tokens` and `max_batch`.
+            max_length: longest example in tokens.
+            replicas: devices that share a batch.
+            texts: in an example.
+        """
+        return cls.of(max_length, training["bucket_step"], training["batch_tokens"], training["max_batch"],
+                      multiple_of=replicas, texts=texts)
 
     def index(self, length: tf.Tensor) -> tf.Tensor:
         """[n] int64 bucket of each length [n]."""

@@ -253,9 +253,7 @@ def length_buckets(settings: dict[str, Any], replicas: int) -> Buckets:
         settings: of the run; of its keys `model` and `training`.
         replicas: devices that share a batch.
     """
-    training = settings["training"]
-    return Buckets.of(settings["model"]["max_length"], training["bucket_step"], training["batch_tokens"],
-                      training["max_batch"], multiple_of=replicas)
+    return Buckets.of_run(settings["training"], settings["model"]["max_length"], replicas)
 
 
 # Serving: plain strings or serialized tf.Examples to labels.

@@ -524,15 +524,15 @@ class Attention(keras.layers.Layer):
         self.output_dense = Linear(width, width, initializer.clone(), name="output", dtype=self.dtype_policy)
         self.built = True
 
-    def split(self, x: tf.Tensor, parts: int, batch: tf.Tensor) -> list[tf.Tensor]:
+    def split(self, x: tf.Tensor, parts: int, length: tf.Tensor) -> list[tf.Tensor]:
         """Takes x [batch * length, parts * width] apart: [batch, heads, length, head_width] each."""
-        heads = tf.reshape(x, [batch, -1, parts, self.num_heads, self.width // self.num_heads])
+        # By length, which without rows (a device's share of a small batch) could not be told from the batch.
+        heads = tf.reshape(x, [-1, length, parts, self.num_heads, self.width // self.num_heads])
         return tf.unstack(tf.transpose(heads, [2, 0, 3, 1, 4]), parts)
 
     def join(self, context: tf.Tensor) -> tf.Tensor:
         """Returns [batch * length, width] from what the heads found, [batch, heads, length, head_width]."""
         return self.output_dense(tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, self.width]))
-
 
     def split_few(self, x: tf.Tensor, parts: int, beams: int) -> list[tf.Tensor]:
         """As `split`, for few tokens a row and without a gradient: [batch, heads, beams, head_width] each."""
@@ -559,7 +559,7 @@ class SelfAttention(Attention):
 
     def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns [batch * length, width] from x of the same shape and mask, [batch, 1, 1 or length, length]."""
-        query, key, value = self.split(self.qkv(x), 3, tf.shape(mask)[0])
+        query, key, value = self.split(self.qkv(x), 3, tf.shape(mask)[3])
         return self.join(attend(query, key, value, mask, self.random, training))
 
     def step(self, x: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, mask: tf.Tensor | None, beams: int
@@ -608,7 +608,7 @@ class CrossAttention(Attention):
 
     def remember(self, memory: tf.Tensor, mask: tf.Tensor) -> Memory:
         """Returns keys and values of memory, [batch * from, width], with its mask, [batch, 1, 1, from]."""
-        keys, values = self.split(self.key_value(memory), 2, tf.shape(mask)[0])
+        keys, values = self.split(self.key_value(memory), 2, tf.shape(mask)[3])
         return Memory(keys, values, mask)
 
     def probabilities(self, x: tf.Tensor, memory: Memory) -> tf.Tensor:
@@ -621,7 +621,8 @@ class CrossAttention(Attention):
 
     def _asked(self, x: tf.Tensor, memory: Memory) -> tf.Tensor:
         """The query, [batch, heads, to, head_width]."""
-        return self.split(self.query(x), 1, tf.shape(memory.mask)[0])[0]
+        length = tf.shape(x)[0] // tf.maximum(tf.shape(memory.mask)[0], 1)
+        return self.split(self.query(x), 1, tf.maximum(length, 1))[0]
 
     def step(self, x: tf.Tensor, memory: Memory, beams: int) -> tf.Tensor:
         """Returns [batch * beams, width] from x of the same shape, one more token of each hypothesis."""

@@ -112,9 +112,7 @@ def length_buckets(settings: dict[str, Any], replicas: int) -> Buckets:
         settings: of the run; of its keys `model` and `training`.
         replicas: devices that share a batch.
     """
-    training = settings["training"]
-    return Buckets.of(settings["model"]["max_tokens"], training["bucket_step"], training["batch_tokens"],
-                      training["max_batch"], multiple_of=replicas, texts=2)
+    return Buckets.of_run(settings["training"], settings["model"]["max_tokens"], replicas, texts=2)
 
 
 # Serving: plain strings or serialized tf.Examples to translations.
@@ -150,8 +148,8 @@ class ServedTranslator(tf.Module):
     def serve(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """Plain strings [batch] to translations.
 
-        A text of which the vocabulary knows nothing (blank, or all in another script) is given back as it came, with
-        score 0.
+        A text of which the vocabulary knows nothing (all in another script) is given back as it came but for white
+        space at its ends, and a blank one as "", both with score 0.
 
         Returns:
             `translation` [batch] string and `score` [batch] float32, log probability in nats over length penalty, of
@@ -164,6 +162,7 @@ class ServedTranslator(tf.Module):
         said = self.vocabularies.target.decode(tf.reshape(found.token_ids, [-1, shape[2]]))  # [batch * n_best]
         said = tf.reshape(said, [-1, n_best])
         back = tf.strings.strip(tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8"))
+        back = tf.where(ids.row_lengths() > 2, back, "")  # of blank texts nothing, whichever white space they are of
         back = tf.concat([back[:, None], tf.fill([shape[0], n_best - 1], "")], axis=1)
         translations = tf.where(self._known(ids)[:, None] > 0, said, back)
         scores = tf.maximum(found.scores, tf.float32.min)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -70,6 +71,7 @@ def make_graph(folder: Path, vocabulary: str, columns: tuple[str, ...] = ("pt", 
 def random_translator(scale: float = 6.0, **changes) -> Translator:
     """A small model with random weights and a peaked output: what it says depends on all it sees."""
     sizes = [len(PIECES[side]) for side in ("source", "target")]
+    keras.utils.set_random_seed(1)
     model = build_translator(SETTINGS | {"model": MODEL | changes}, *sizes, "float32")
     random = np.random.default_rng(1)
     kernel = model.projection.kernel
@@ -183,6 +185,8 @@ import json, sys
 import tensorflow as tf, tensorflow_text
 signatures, request = tf.saved_model.load(sys.argv[1]).signatures, json.load(sys.stdin)
 texts, examples = tf.constant(request["texts"]), tf.constant([bytes.fromhex(one) for one in request["examples"]])
+assert all(value.shape[0] == 0 for name in ("serving_default", "attention")
+           for value in signatures[name](pt=texts[:0]).values())
 answers = {"serving_default": signatures["serving_default"](pt=texts), "examples": signatures["examples"](examples),
            "transform_features": signatures["transform_features"](examples),
            "attention": signatures["attention"](pt=texts)}
@@ -203,8 +207,8 @@ def ask(folder: str, rows: list[str], elsewhere: Path) -> dict:
     return json.loads(done.stdout)
 
 
-HOSTILE = ["", "  \t\n ", "你好 мир", "um 你好.", "dez " * 60, "x" * 10_000, "um " * 3300, "[PAD] [END] um ￭ ##s",
-           "um\0dois"]
+BLANK = ["", "  \t\n ", "\u00a0\u3000", "\x01"]
+HOSTILE = [*BLANK, "你好 мир", "um 你好.", "dez " * 60, "x" * 10_000, "um " * 3300, "[PAD] [END] um ￭ ##s", "um\0dois"]
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +244,7 @@ def test_hostile_texts_get_an_answer_each(answers):
     served = {text: {key: values[at] for key, values in answer["serving_default"].items()}
               for at, text in enumerate(rows)}
     assert np.isfinite(answer["serving_default"]["scores"]).all()
-    for text, back in (("", ""), ("  \t\n ", ""), ("你好 мир", "你好 мир"), ("x" * 10_000, "x" * 10_000)):
+    for text, back in (*((blank, "") for blank in BLANK), ("你好 мир", "你好 мир"), ("x" * 10_000, "x" * 10_000)):
         # Nothing in it that the vocabulary knows: given back as it came.
         assert served[text] == {"translation": back, "score": 0, "translations": [back, ""], "scores": [0, 0],
                                 "truncated": False}

@@ -184,11 +184,17 @@ def test_attention_to_the_source_for_pictures():
 # Learning.
 
 
-def loss_and_gradients(model, training=True):
+def loss_and_gradients(model, source=SOURCE, target=TARGET, compiler=lambda step: step):
     variables = [variable.value for variable in model.trainable_variables]
-    with tf.GradientTape() as tape:
-        found = sums(model, {"source_ids": ids(SOURCE), "target_ids": ids(TARGET)}, training, 0.1)
-    return float(found["loss"]), [tf.convert_to_tensor(one).numpy() for one in tape.gradient(found["loss"], variables)]
+
+    @compiler
+    def run(source, target):
+        with tf.GradientTape() as tape:
+            loss = sums(model, {"source_ids": source, "target_ids": target}, True, 0.1)["loss"]
+        return loss, [tf.convert_to_tensor(one) for one in tape.gradient(loss, variables)]
+
+    loss, gradients = run(tf.constant(source, tf.int32), tf.constant(target, tf.int32))
+    return float(loss), [one.numpy() for one in gradients]
 
 
 @pytest.mark.parametrize("norm, tied", SHAPES)
@@ -204,6 +210,32 @@ def test_gradients_are_tensorflows_own(norm, tied, dropout):
     for variable, ours, plain in zip(model.trainable_variables, gradients, plain_gradients, strict=True):
         assert np.abs(plain).max() > 0, variable.path
         np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=2e-5, err_msg=variable.path)
+
+
+def test_a_step_compiled_whole_has_the_same_gradients():
+    model = translator("pre", "target", layers=1, decoder_layers=1)
+    loss, gradients = loss_and_gradients(model)
+    compiled_loss, compiled = loss_and_gradients(model, compiler=tf.function(
+        jit_compile=True, input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2))
+    assert compiled_loss == pytest.approx(loss, rel=1e-5)
+    for variable, ours, theirs in zip(model.trainable_variables, gradients, compiled, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=2e-5, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_gradients_in_half_precision_point_where_float32_s_do(dtype):
+    flat = [np.concatenate([one.ravel() for one in loss_and_gradients(translator("post", "target", of))[1]])
+            for of in ("float32", dtype)]
+    assert np.isfinite(flat[1]).all()
+    assert flat[0] @ flat[1] / np.linalg.norm(flat[0]) ** 2 == pytest.approx(1, abs=0.02)
+    assert np.linalg.norm(flat[1]) == pytest.approx(np.linalg.norm(flat[0]), rel=0.02)
+
+
+def test_a_device_without_rows_adds_nothing():
+    """Of a batch smaller than the devices that share it, the last ones get no row."""
+    model = translator("pre", "all", dropout=0.3)
+    loss, gradients = loss_and_gradients(model, np.zeros([0, 6]), np.zeros([0, 5]))
+    assert loss == 0 and not any(one.any() for one in gradients)
 
 
 def test_the_loss_is_the_mean_over_tokens_and_smoothed_only_in_training():
