@@ -237,7 +237,8 @@ def _tokens(subwords: Subwords, ids: tf.Tensor) -> tf.Tensor:
 
 def export_translator(translator: Translator, vocabularies: Vocabularies, args: TrainArgs) -> None:
     """Writes the SavedModel with its four signatures and its manifest to `args.serving_dir`."""
-    served = ServedTranslator(translator, vocabularies, args)
+    served, settings = ServedTranslator(translator, vocabularies, args), args.settings
+    # As they came: what a tf.Module holds is wrapped, and JSON does not take it in every version of Python.
     export(served, served.signatures(), args.serving_dir, {
-        "shape": "translation", **args.settings["data"], "inputs": input_names([served.data["text"]]),
-        "decoding": served.decoding, "max_tokens": served.max_tokens})
+        "shape": "translation", **settings["data"], "inputs": input_names([settings["data"]["text"]]),
+        "decoding": settings["decoding"], "max_tokens": settings["model"]["max_tokens"]})
