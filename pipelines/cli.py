@@ -302,11 +302,17 @@ def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, vie
     if stopped is None:
         return FAILED, f"{paths.run} has no step that pushes"
     if stopped.state == "interrupted":
-        view.say(f"next: textrail run {options.run}{place} takes up where it stopped")
+        view.say(f"next: {_run_again(options)}{place} takes up where it stopped")
         return INTERRUPTED, f"{paths.run} interrupted at {stopped.id}"
     if stopped.id == "Pusher":
         view.say(f"next: textrail metrics {options.run}{place}")
     return FAILED, f"{paths.run} stopped at {stopped.id}: {stopped.note}"
+
+
+def _run_again(options: argparse.Namespace) -> str:
+    """The command that runs these very settings."""
+    changes = (word for override in options.overrides for word in ("--set", override))
+    return shlex.join(["textrail", "run", options.run, *changes])
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -332,9 +338,8 @@ def _check(options: argparse.Namespace) -> int:
             for path in plots:
                 console.print(f"written: {path}", soft_wrap=True)
             problem = found.problem()
-            changes = (word for override in options.overrides for word in ("--set", override))
             if not problem:
-                console.print(f"next: {shlex.join(['textrail', 'run', options.run, *changes])}", soft_wrap=True)
+                console.print(f"next: {_run_again(options)}", soft_wrap=True)
         except TextrailError as error:
             problem = str(error)
     return _tell(problem, FAILED) if problem else OK

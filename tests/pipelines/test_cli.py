@@ -128,6 +128,7 @@ def test_ctrl_c_ends_a_run_with_130(run_file):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Trainer: interrupted, stopped by Ctrl-C or a signal; the next run takes up here" in out
+    assert f"next: textrail run {run_file} --set description=sleeps takes up where it stopped" in out
     assert err == "textrail: mine interrupted at Trainer\n"
 
 
