@@ -36,8 +36,9 @@ SETTINGS: dict[str, dict] = {
     "data": {"source": "csv", "quoting": "none", "text": "pt", "target": "en",
              "split": {"train": 0.96, "validation": 0.02, "test": 0.02}},
     "vocabulary": {"size": 8000},
-    "model": {"max_tokens": 64},
-    "training": {"epochs": 16, "batch_tokens": 8192, "max_batch": 256, "warmup_steps": 2000, "average_checkpoints": 4},
+    "model": {"max_tokens": 64, "layers": 3, "hidden_size": 256, "inner_size": 1024, "norm": "pre", "tied": "target"},
+    "training": {"epochs": 8, "schedule": "linear", "learning_rate": 1e-3, "warmup_steps": 1000, "batch_tokens": 8192,
+                 "max_batch": 256, "average_checkpoints": 3},
     "evaluation": {"thresholds": {"bleu": {"min": 20}}},
 }
 
@@ -85,13 +86,12 @@ def pairs(folder: Path) -> Path:
 def ted(folder: Path) -> str:
     """What the pushed model makes of TED's sentences."""
     rows = [line.split("\t") for line in (PT_EN / "ted_validation.tsv").read_text("utf-8").splitlines()]
-    asked, answered = folder / "ted.csv", folder / "ted_out.csv"
-    with asked.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["pt"], *([joined(pt)] for pt, _ in rows)])
+    asked, answered = folder / "ted.tsv", folder / "ted_out.tsv"
+    asked.write_text("".join(f"{line}\n" for line in ("pt", *(joined(pt) for pt, _ in rows))), "utf-8")
     if status := textrail("predict", "pt_en", "--workspace", str(folder), "--file", str(asked), "--out", str(answered)):
         sys.exit(status)
     with answered.open(encoding="utf-8", newline="") as file:
-        translations = [row["translation"] for row in csv.DictReader(file)]
+        translations = [row["translation"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
     references = [[joined(en) for _, en in rows]]
     bleu, chrf = BLEU(lowercase=True), CHRF(lowercase=True)
     scores = [metric.corpus_score(translations, references).score for metric in (bleu, chrf)]
