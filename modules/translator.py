@@ -1,7 +1,7 @@
 """The Transformer of "Attention Is All You Need" (Vaswani et al., 2017): an encoder and a decoder of the same blocks.
 
-Ids are padded with 0. Positions are computed and not learned, so no length is too long; what is told about lengths is
-what fits the memory. Decoding goes one token at a time over what `start` and `step` keep of those before.
+Ids are padded with 0. Positions are computed and not learned, so that only the memory limits a text's length. Decoding
+goes one token at a time over what `start` and `step` keep of those before.
 """
 
 from __future__ import annotations
