@@ -123,7 +123,7 @@ def open_rows(path: str, delimiter: str, quoting: str) -> Iterator[tuple[Iterato
     Raises:
         TextrailError: the file is not text or a broken gzip file.
     """
-    with _open_text(path) as stream:
+    with open_text(path) as stream:
         lines = _Lines(stream, path)
         parse = _parse_quoted if quoting == "standard" else _parse_unquoted
         yield parse(lines, separator(delimiter, path)), lines
@@ -221,7 +221,7 @@ def _buffered(raw: Any) -> io.BufferedReader:
 
 
 @contextmanager
-def _open_text(path: str) -> Iterator[io.BufferedReader]:
+def open_text(path: str) -> Iterator[io.BufferedReader]:
     """Opens a file for reading lines of UTF-8: gzip undone, byte order mark passed over."""
     with files.open_file(path) as raw:
         stream = _buffered(raw)
