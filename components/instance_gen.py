@@ -69,7 +69,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             exec_properties: see `InstanceGen`.
 
         Raises:
-            TextrailError: a split has no tokens or, where pairs are made, one document only.
+            TextrailError: a split has no tokens or, where pairs are made, one document only; or the vocabulary lacks
+                special tokens.
         """
         settings = json.loads(exec_properties["settings"])
         source = input_dict.get("vocabulary") or input_dict["encoder"]
@@ -78,7 +79,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         prepared.split_names = examples.split_names
         temp = os.path.join(prepared.uri, "temp")   # Where every worker reaches it.
         tf.io.gfile.makedirs(os.path.join(temp, COUNTS))
-        prepare = _PrepareFile(artifact_utils.get_single_uri(source), settings, temp)
+        vocabulary = artifact_utils.get_single_uri(source)
+        Pieces.read(vocabulary)   # An error of a worker would come back as text in a traceback.
+        prepare = _PrepareFile(vocabulary, settings, temp)
         try:
             with self._make_beam_pipeline() as pipeline:
                 _ = (pipeline
