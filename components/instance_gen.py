@@ -27,6 +27,7 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
 
 from components.artifacts import DataBlessing, Encoder, Vocabulary
+from components.tfrecords import read_records
 from modules.errors import TextrailError
 from modules.instances import IS_RANDOM, Documents, Packing, make_instances, token_ids_of
 from modules.progress import report as tell
@@ -170,10 +171,9 @@ class _PrepareFile(beam.DoFn):
 
 
 def read_texts(path: str, feature: str) -> Iterator[bytes]:
-    """The documents of a gzip TFRecord file, in its order."""
-    spec = {feature: tf.io.FixedLenFeature([], tf.string)}
-    records = tf.data.TFRecordDataset(path, "GZIP").map(lambda record: tf.io.parse_single_example(record, spec))
-    return (record[feature] for record in records.prefetch(8).as_numpy_iterator())
+    """The documents of a TFRecord file in its order, one at a time."""
+    for record in read_records(path):
+        yield tf.train.Example.FromString(record.data).features.feature[feature].bytes_list.value[0]
 
 
 class Preparation:
