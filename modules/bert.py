@@ -94,16 +94,18 @@ class BertConfig:
                                 "Take the config.json that belongs to the weights.")
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
 
-    def to_file(self, path: str | Path, labels: Sequence[str] = (), pooling: Pooling | None = None) -> None:
+    def to_file(self, path: str | Path, labels: Sequence[str] = (), pooling: Pooling | None = None,
+                architecture: str = "BertModel") -> None:
         """Writes a config.json that HuggingFace's classes load.
 
         Args:
             path: the file.
-            labels: classes of a head on top; without any it is a BertModel's.
+            labels: classes of a head on top.
             pooling: what the head sees. Over the mean it is that of `modules/modeling_textrail.py`, which transformers
                 takes from beside the file.
+            architecture: HuggingFace's class of what has no labels.
         """
-        values: dict[str, Any] = {"architectures": ["BertModel"], "model_type": "bert",
+        values: dict[str, Any] = {"architectures": [architecture], "model_type": "bert",
                                   "position_embedding_type": "absolute", **dataclasses.asdict(self)}
         if labels:
             own = pooling == "mean"

@@ -17,10 +17,12 @@ from modules.tokenization import Vocabulary, split_vocabulary
 from modules.weights import (
     CONFIG,
     HEADS,
+    PRETRAINING_HEADS,
     TOKENIZER,
     VOCABULARY,
     check_tensors,
     expected_shapes,
+    head_shapes,
     read_tensors,
     write_encoder,
 )
@@ -59,6 +61,7 @@ class Checkpoint:
         labels: its classes in the order of the head's rows.
         pooling: what the head sees.
         names: HuggingFace's name → the layout's own, where they differ.
+        pretraining: heads that it was pretrained with, under HuggingFace's names `cls.…`, as `head_shapes` has them.
     """
 
     layout: str
@@ -69,6 +72,7 @@ class Checkpoint:
     labels: tuple[str, ...] = ()
     pooling: Pooling | None = None
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    pretraining: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def check(self, where: str | Path) -> None:
         """Compares weights and vocabulary with what the configuration calls for.
@@ -97,11 +101,17 @@ class Checkpoint:
             folder: created where missing; its files of the same names are replaced.
             max_length: most tokens of a text; none leaves that to the reader.
         """
-        tensors = self.tensors
-        if self.pooling:   # HuggingFace's classifiers have their encoder under a name of its own.
+        tensors, architecture = self.tensors, "BertModel"
+        if self.pooling or self.pretraining:   # HuggingFace's models with a head have their encoder under a name.
             tensors = {f"bert.{name}": tensor for name, tensor in tensors.items()}
+        if self.pooling:
             tensors |= {name.replace(HEADS["cls"], HEADS[self.pooling]): tensor for name, tensor in self.head.items()}
-        write_encoder(folder, self.config, tensors, self.vocabulary, self.labels, self.pooling, max_length)
+        elif self.pretraining:
+            tensors |= self.pretraining
+            has_next = "cls.seq_relationship.weight" in self.pretraining
+            architecture = "BertForPreTraining" if has_next else "BertForMaskedLM"
+        write_encoder(folder, self.config, tensors, self.vocabulary, self.labels, self.pooling, max_length,
+                      architecture)
 
 
 def read_huggingface(folder: str | Path, hints: Hints) -> Checkpoint:
@@ -119,12 +129,13 @@ def read_huggingface(folder: str | Path, hints: Hints) -> Checkpoint:
         TextrailError: a file is missing or wrong.
     """
     values = read_object(f"{folder}/{CONFIG}")
-    tensors = read_tensors(folder)
+    config, tensors = BertConfig.from_values(values, f"{folder}/{CONFIG}"), read_tensors(folder, with_heads=True)
+    pretraining = _pretraining_heads(config, tensors)
     heads = {pooling: _taken(tensors, prefix) for pooling, prefix in HEADS.items()}
     pooling = next((pooling for pooling, head in heads.items() if _is_classifier(values, head)), None)
     head = heads[pooling] if pooling else {}
-    return Checkpoint("HuggingFace", BertConfig.from_values(values, f"{folder}/{CONFIG}"), tensors,
-                      read_vocabulary(folder, hints.lower_case), head, _labels(values, head), pooling)
+    return Checkpoint("HuggingFace", config, tensors, read_vocabulary(folder, hints.lower_case), head,
+                      _labels(values, head), pooling, pretraining={} if pooling else pretraining)
 
 
 def read_vocabulary(folder: str | Path, lower_case: bool | None) -> Vocabulary:
@@ -199,6 +210,24 @@ def _taken(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]
     """Takes a head out of the tensors of an encoder; its names are then `classifier.weight` and `classifier.bias`."""
     return {HEADS["cls"] + name.removeprefix(prefix): tensors.pop(name)
             for name in list(tensors) if name.startswith(prefix)}
+
+
+def _pretraining_heads(config: BertConfig, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Takes the heads of pretraining out of the tensors of an encoder.
+
+    The one over the vocabulary is kept if it is whole and has the matrix of the word embeddings, and beside it the one
+    for next sentences; nobody needs others.
+    """
+    found = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PRETRAINING_HEADS)}
+    kept: dict[str, np.ndarray] = {}
+    for head in ("cls.predictions.", "cls.seq_relationship."):
+        shapes = {name: shape for name, shape in head_shapes(config).items() if name.startswith(head)}
+        if all(name in found and found[name].shape == shape and np.isfinite(found[name]).all()
+               for name, shape in shapes.items()):
+            kept |= {name: found[name] for name in shapes}
+    matrix, words = found.get("cls.predictions.decoder.weight"), tensors.get("embeddings.word_embeddings.weight")
+    is_tied = matrix is None or (words is not None and np.array_equal(matrix, words))
+    return kept if is_tied and "cls.predictions.bias" in kept else {}
 
 
 def _is_classifier(values: Mapping[str, Any], head: Mapping[str, np.ndarray]) -> bool:

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ SHARDS = "model.safetensors.index.json"
 # What a fine-tuned classifier has beside its encoder, by what its head sees. Only over BERT's pooler is it a
 # `BertForSequenceClassification`, so that alone has the names of one.
 HEADS: dict[Pooling, str] = {"cls": "classifier.", "mean": "mean_classifier."}
-PRETRAINING_HEADS = ("cls.", "qa_outputs.")
+PRETRAINING_HEADS, OTHER_HEADS = "cls.", ("qa_outputs.",)
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
@@ -123,7 +123,12 @@ def load_encoder(folder: str | Path, dropout: float = 0.1, seed: int | None = No
 
 def assign(bert: Bert, tensors: Mapping[str, np.ndarray]) -> None:
     """Gives an encoder the weights of HuggingFace's names; a pooler that has none there keeps its own."""
-    for slot in slots(bert):
+    assign_slots(slots(bert), tensors)
+
+
+def assign_slots(slots: Iterable[Slot], tensors: Mapping[str, np.ndarray]) -> None:
+    """Gives variables the weights of HuggingFace's names; what has none there keeps its own."""
+    for slot in slots:
         if slot.names[0] in tensors:
             parts = [tensors[name].T if slot.transposed else tensors[name] for name in slot.names]
             slot.variable.assign(np.concatenate(parts, axis=-1))
@@ -146,15 +151,21 @@ def save_encoder(folder: str | Path, bert: Bert, config: BertConfig, vocab_file:
 
 def encoder_tensors(bert: Bert) -> dict[str, np.ndarray]:
     """An encoder's weights under HuggingFace's names and in its shapes."""
+    return slot_tensors(slots(bert))
+
+
+def slot_tensors(slots: Iterable[Slot]) -> dict[str, np.ndarray]:
+    """The weights in slots under HuggingFace's names and in its shapes."""
     tensors: dict[str, np.ndarray] = {}
-    for slot in slots(bert):
+    for slot in slots:
         parts = np.split(np.asarray(slot.variable), len(slot.names), axis=-1)
         tensors |= {name: part.T if slot.transposed else part for name, part in zip(slot.names, parts, strict=True)}
     return tensors
 
 
 def write_encoder(folder: str | Path, config: BertConfig, tensors: dict[str, np.ndarray], vocabulary: Vocabulary,
-                  labels: Sequence[str] = (), pooling: Pooling | None = None, max_length: int | None = None) -> None:
+                  labels: Sequence[str] = (), pooling: Pooling | None = None, max_length: int | None = None,
+                  architecture: str = "BertModel") -> None:
     """Writes tensors in HuggingFace's layout.
 
     Args:
@@ -165,8 +176,9 @@ def write_encoder(folder: str | Path, config: BertConfig, tensors: dict[str, np.
         labels: see `write_description`.
         pooling: see `write_description`.
         max_length: see `write_description`.
+        architecture: see `write_description`.
     """
-    write_description(folder, config, vocabulary, labels, pooling, max_length)
+    write_description(folder, config, vocabulary, labels, pooling, max_length, architecture)
     if pooling == "mean":
         _write(folder, MODELING, (Path(__file__).parent / MODELING).read_bytes())
     # "pt" is the layout's name for [out, in] kernels; transformers refuses files without it.
@@ -175,7 +187,8 @@ def write_encoder(folder: str | Path, config: BertConfig, tensors: dict[str, np.
 
 
 def write_description(folder: str | Path, config: BertConfig, vocabulary: Vocabulary, labels: Sequence[str] = (),
-                      pooling: Pooling | None = None, max_length: int | None = None) -> None:
+                      pooling: Pooling | None = None, max_length: int | None = None,
+                      architecture: str = "BertModel") -> None:
     """Writes what stands beside the weights: `config.json`, `vocab.txt` and `tokenizer_config.json`.
 
     Args:
@@ -185,9 +198,10 @@ def write_description(folder: str | Path, config: BertConfig, vocabulary: Vocabu
         labels: classes in the order of the rows of the head, where there is one.
         pooling: what the head sees.
         max_length: most tokens of a text; none leaves that to the reader.
+        architecture: HuggingFace's class of what has no labels.
     """
     tf.io.gfile.makedirs(str(folder))
-    config.to_file(f"{folder}/{CONFIG}", labels, pooling)
+    config.to_file(f"{folder}/{CONFIG}", labels, pooling, architecture)
     vocabulary.write(folder, max_length)
 
 
@@ -199,6 +213,21 @@ def expected_shapes(config: BertConfig, with_pooler: bool) -> dict[str, tuple[in
     return {name.replace("encoder.layer.0.", f"encoder.layer.{block}."): slot.shape for slot in slots(one_block)
             for name in slot.names
             for block in range(config.num_hidden_layers if name.startswith("encoder.layer.0.") else 1)}
+
+
+def head_shapes(config: BertConfig, with_next: bool = True) -> dict[str, tuple[int, ...]]:
+    """HuggingFace's name → shape of every tensor of the heads that BERT is pretrained with.
+
+    The matrix over the vocabulary is that of the word embeddings and not among them.
+    """
+    hidden, transform = (config.hidden_size,), "cls.predictions.transform"
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{transform}.dense.weight": hidden * 2, f"{transform}.dense.bias": hidden,
+        f"{transform}.LayerNorm.weight": hidden, f"{transform}.LayerNorm.bias": hidden,
+        "cls.predictions.bias": (config.vocab_size,)}
+    if with_next:
+        shapes |= {"cls.seq_relationship.weight": (2, *hidden), "cls.seq_relationship.bias": (2,)}
+    return shapes
 
 
 def slots(bert: Bert) -> Iterator[Slot]:
@@ -229,15 +258,16 @@ def slots(bert: Bert) -> Iterator[Slot]:
         yield from linear(bert.pooler, "pooler.dense")
 
 
-def read_tensors(folder: str | Path) -> dict[str, np.ndarray]:
+def read_tensors(folder: str | Path, with_heads: bool = False) -> dict[str, np.ndarray]:
     """Reads a folder's safetensors, in one file or in shards.
 
     Args:
         folder: in HuggingFace's layout.
+        with_heads: whether the heads of pretraining are wanted.
 
     Returns:
-        Tensors in float32 under today's names without the prefix `bert.`; pretraining heads and the constant position
-        ids are left out.
+        Tensors in float32 under today's names without the prefix `bert.`; other heads and the constant position ids
+        are left out.
 
     Raises:
         TextrailError: a file is missing or damaged, a tensor is there twice, or there is a pickle alone.
@@ -250,10 +280,10 @@ def read_tensors(folder: str | Path) -> dict[str, np.ndarray]:
             "Where you trust it, load it with transformers and save_pretrained(folder, safe_serialization=True).")
     else:
         files = [WEIGHTS]
-    named = {}
+    named, left_out = {}, OTHER_HEADS if with_heads else (PRETRAINING_HEADS, *OTHER_HEADS)
     for name, tensor in (item for file in files for item in _tensors(folder, file)):
         name = name.removeprefix("bert.")
-        if not name.startswith(PRETRAINING_HEADS) and name != "embeddings.position_ids":
+        if not name.startswith(left_out) and name != "embeddings.position_ids":
             # The first BERTs were converted from TensorFlow, where a norm's weight and bias have these names.
             name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
             if name in named:
