@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,14 +107,16 @@ class Training:
 
     Args:
         forward: (batch, training) → sums over the batch: `loss` and `weight` (what the loss is divided by), and any
-            further sums to be reported, each [] float32.
+            further sums to be reported, each [] float32. A task with several losses has `NAME_loss` and `NAME_weight`
+            for each, trains on the sum of their means, and gives in `weight` what its speed is told in.
         trained: name and variable of all that is trained, in a fixed order. Names tell what decays; Keras gives the
             same one to the same part of every block.
         state: further variables that change while training (seeds of dropout), kept in checkpoints.
         batches: epoch → its batches; the same epoch gives the same batches again.
         steps_per_epoch: batches of an epoch.
         validation: batches to validate on.
-        settings: the `training` section of the settings. Without `keep_checkpoints` and `average_checkpoints` no
+        settings: the `training` section of the settings. Each batch is computed in `accumulate` parts (1 where it is
+            missing), of which the memory needs to hold one. Without `keep_checkpoints` and `average_checkpoints` no
             weights are kept but the best.
         scale_loss: true for float16.
         strategy: where it runs.
@@ -189,15 +191,47 @@ class Training:
         return train_step, validation_step
 
     def _replica_step(self, batch: Batch) -> Sums:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.trained)
-            sums = self.forward(batch, True)
-            loss = sums["loss"] / self._over_replicas(sums["weight"]) * self.optimizer.loss_scale
-        gradients = [None if g is None else self._over_replicas(tf.convert_to_tensor(g))
-                     for g in tape.gradient(loss, self.trained)]
+        parts = self.settings.get("accumulate", 1)
+        sums, gradients = self._gradients(batch) if parts == 1 else self._accumulated(batch, parts)
+        gradients = [None if g is None else self._over_replicas(g) for g in gradients]
         norm = self.optimizer.apply(gradients, self.schedule(self.step))
         self.step.assign_add(1)
         return {**sums, "gradient_norm": norm / self.strategy.num_replicas_in_sync}
+
+    def _gradients(self, batch: Batch, weights: Sums | None = None) -> tuple[Sums, list[tf.Tensor | None]]:
+        """A batch's sums and its loss's gradients; `weights` are those of the whole that the batch is a part of."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.trained)
+            sums = self.forward(batch, True)
+            weights = weights or self._weights(sums)
+            loss = tf.add_n([tf.math.divide_no_nan(value, weights[weight_of(name, weights)])
+                             for name, value in sums.items() if is_loss(name)]) * self.optimizer.loss_scale
+        return sums, [None if g is None else tf.convert_to_tensor(g) for g in tape.gradient(loss, self.trained)]
+
+    def _accumulated(self, batch: Batch, parts: int) -> tuple[Sums, list[tf.Tensor]]:
+        """As `_gradients`, of so many parts of a batch one after the other: of the memory of one of them.
+
+        What a loss is divided by is that of the whole batch, so the step is that of the whole batch.
+        """
+        # Of this nothing but the weights is computed: TensorFlow leaves out what nobody asks for.
+        sums = self.forward(batch, False)
+        weights, rows = self._weights(sums), tf.shape(next(iter(batch.values())))[0]
+        parts = tf.minimum(parts, rows)   # none is empty
+
+        def add(i: tf.Tensor, sums: Sums, gradients: list[tf.Tensor]) -> Any:
+            part = {name: values[i * rows // parts:(i + 1) * rows // parts] for name, values in batch.items()}
+            more, changes = self._gradients(part, weights)
+            return (i + 1, {name: value + more[name] for name, value in sums.items()},
+                    [total if g is None else total + tf.cast(g, tf.float32)
+                     for total, g in zip(gradients, changes, strict=True)])
+
+        nothing = {name: tf.zeros([]) for name in sums}, [tf.zeros(v.shape) for v in self.trained]
+        _, sums, gradients = tf.while_loop(lambda i, *_: i < parts, add, [tf.constant(0), *nothing],
+                                           parallel_iterations=1)
+        return sums, gradients
+
+    def _weights(self, sums: Sums) -> Sums:
+        return {name: self._over_replicas(value) for name, value in sums.items() if name.endswith("weight")}
 
     def _over_replicas(self, value: tf.Tensor) -> tf.Tensor:
         if self.strategy.num_replicas_in_sync == 1:
@@ -374,7 +408,7 @@ class Meter:
         self.waiting.append(sums)
         if self.warm is None:
             # The first step traces the graph: speed counts from its end.
-            sums["loss"].numpy()
+            next(iter(sums.values())).numpy()
             self.warm = self.ticked = time.monotonic()
 
     def tick_is_due(self) -> bool:
@@ -414,9 +448,24 @@ class Meter:
 
 
 def means(sums: Iterable[dict[str, float]]) -> dict[str, float]:
-    """Adds up sums and divides them by the weight; a gradient norm is averaged over steps."""
+    """Adds up sums and divides each by its weight; a gradient norm is averaged over steps.
+
+    Several losses add up to `loss`.
+    """
     sums = list(sums)
     total = {name: float(sum(one[name] for one in sums)) for name in (sums[0] if sums else ())}
-    weight = total.pop("weight", 0.0)
-    return {name: value / (len(sums) if name == "gradient_norm" else weight or math.nan)
-            for name, value in total.items()}
+    found = {name: value / (len(sums) if name == "gradient_norm" else total[weight_of(name, total)] or math.nan)
+             for name, value in total.items() if not name.endswith("weight")}
+    losses = [value for name, value in found.items() if is_loss(name)]
+    return {"loss": sum(losses), **found} if losses else found
+
+
+def is_loss(name: str) -> bool:
+    """Whether a sum is a loss that is trained on: `loss`, or `NAME_loss` of a task with several."""
+    return name.rpartition("_")[2] == "loss"
+
+
+def weight_of(name: str, names: Container[str]) -> str:
+    """Which of the sums another one is divided by: `NAME_accuracy` by `NAME_weight`, where there is one."""
+    own = f"{name.rpartition('_')[0]}_weight"
+    return own if own in names else "weight"

@@ -215,21 +215,72 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from test_training import Line
 from modules.training import choose_strategy
 found = []
-for name in ("one_device", "mirrored"):
-    folder = Path({str(tmp_path)!r}) / name
+for name, parts in (("one_device", 1), ("mirrored", 1), ("mirrored", 3)):
+    folder = Path({str(tmp_path)!r}) / f"{{name}}{{parts}}"
     (folder / "run").mkdir(parents=True)
     line = Line(choose_strategy(name))
-    history = line.training(folder).fit()
+    history = line.training(folder, accumulate=parts).fit()
     found.append([line.kernel.numpy(), [one["train"]["loss"] for one in history.rounds]])
 assert line.strategy.num_replicas_in_sync == 2
-np.testing.assert_allclose(found[0][0], found[1][0], atol=1e-5)
-np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-5)
+for kernel, losses in found[1:]:
+    np.testing.assert_allclose(found[0][0], kernel, atol=1e-5)
+    np.testing.assert_allclose(found[0][1], losses, atol=1e-5)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_parts_of_a_batch_make_the_step_of_the_whole(tmp_path):
+    found = []
+    for parts in (1, 4, 40):   # of 30 rows, 16 at the end of an epoch
+        (tmp_path / str(parts) / "run").mkdir(parents=True)
+        line = Line()
+        history = line.training(tmp_path / str(parts), accumulate=parts, weight_decay=0.0).fit()
+        found.append((line.kernel.numpy(), history.step, losses(history)))
+    for kernel, step, loss in found[1:]:
+        assert step == 27
+        np.testing.assert_allclose(kernel, found[0][0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(loss, found[0][2], rtol=1e-5)
+
+
+def several(line):
+    """Two losses of which one counts only some points, and of some parts of a batch none."""
+    def forward(batch, training):
+        whole, counts = line.forward(batch, training), tf.cast(batch["x"][:, 2] > 1, tf.float32)
+        part = tf.reduce_sum((batch["x"] @ line.kernel)[:, 0] ** 2 * counts)
+        return {"side_loss": whole["loss"], "side_accuracy": whole["accuracy"], "side_weight": whole["weight"],
+                "size_loss": part, "size_weight": tf.reduce_sum(counts), "weight": 2 * whole["weight"]}
+    return forward
+
+
+def test_several_losses_have_weights_of_their_own_in_parts_too(tmp_path):
+    found = []
+    for parts in (1, 7):
+        (tmp_path / str(parts) / "run").mkdir(parents=True)
+        line = Line()
+        history = line.training(tmp_path / str(parts), forward=several(line), accumulate=parts,
+                                early_stopping_metric="side_accuracy").fit()
+        found.append((line.kernel.numpy(), history.rounds))
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert one["train"] == pytest.approx(other["train"], rel=1e-4)
+        assert one["validation"] == pytest.approx(other["validation"], rel=1e-4)
+        assert one["train"]["loss"] == pytest.approx(one["train"]["side_loss"] + one["train"]["size_loss"])
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-4, atol=1e-6)
+    # By hand: the first step's gradient is that of the sum of both means.
+    line = Line()
+    batch = next(iter(line.batches(0)))
+    line.kernel.assign(tf.random.stateless_normal([4, 2], [1, 2]))
+    with tf.GradientTape() as tape:
+        sums = several(line)(batch, True)
+        loss = sums["side_loss"] / 30 + sums["size_loss"] / sums["size_weight"]
+    expected = tape.gradient(loss, line.kernel)
+    _, gradients = line.training(tmp_path, forward=several(line))._accumulated(batch, 7)
+    np.testing.assert_allclose(gradients[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_means_divide_sums_by_the_weight():
     assert means([{"loss": 3.0, "weight": 2.0, "gradient_norm": 1.0}, {"loss": 1.0, "weight": 2.0,
                                                                      "gradient_norm": 3.0}]) == {
         "loss": 1.0, "gradient_norm": 2.0}
+    several = [{"a_loss": 3.0, "a_accuracy": 1.0, "a_weight": 2.0, "b_loss": 1.0, "b_weight": 4.0, "weight": 9.0}] * 2
+    assert means(several) == {"loss": 1.75, "a_loss": 1.5, "a_accuracy": 0.5, "b_loss": 0.25}
