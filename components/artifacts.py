@@ -27,3 +27,9 @@ class DataBlessing(Artifact):
     """That the data passed its gate: `report.json` with label counts, blank texts and accepted anomalies by split."""
 
     TYPE_NAME = "DataBlessing"
+
+
+class Report(Artifact):
+    """`report.html`: what a run did, for a person to read."""
+
+    TYPE_NAME = "Report"

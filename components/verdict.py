@@ -17,6 +17,8 @@ from modules.errors import TextrailError
 VERDICT_FILE = "verdict.json"
 # Beside it, a folder of rows for a person to read: a file KIND.jsonl for each kind.
 SAMPLES = "samples"
+# One of these kinds: not rows but bands of a classifier's confidence, see `judging_classification.calibration_bands`.
+CALIBRATION = "calibration"
 # Metrics that get worse as they grow.
 LOWER_IS_BETTER = ("loss",)
 # Differences below this are rounding of the arithmetic: 0.90 - 0.88 is 0.020000000000000018.
@@ -113,6 +115,8 @@ def load_samples(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
     """The rows for a person to read in an `evaluation` artifact's folder: kind → rows; empty if none were kept.
 
     Of translations the kinds are `worst` and `random`, and a row has source, reference, translation, score and chrf.
+    Of classifications they are `mistakes`, a row having text, label, predicted and score, and `calibration`, whose rows
+    are bands of confidence with examples, confidence and accuracy.
     """
     return {path.stem: [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
             for path in sorted((Path(folder) / SAMPLES).glob("*.jsonl"), reverse=True)}

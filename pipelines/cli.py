@@ -105,6 +105,26 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--examples", action="store_true", help="also translations: the worst and some at random")
     command.set_defaults(command=_metrics)
 
+    command = commands.add_parser("report", parents=[place], help="one page on what the last run did")
+    command.add_argument("run", metavar="RUN")
+    command.add_argument("--open", action="store_true", help="open it in the browser")
+    command.set_defaults(command=_report)
+
+    command = commands.add_parser("history", parents=[place], help="executions: verdict, metrics, what changed")
+    command.add_argument("run", metavar="RUN", nargs="?", help="a run (default: all of the workspace)")
+    command.set_defaults(command=_history)
+
+    command = commands.add_parser("compare", parents=[place], help="two executions of a run side by side")
+    command.add_argument("run", metavar="RUN")
+    for name in ("A", "B"):
+        command.add_argument(name.lower(), metavar=name, type=int, help="its number, as `textrail history` shows it")
+    command.set_defaults(command=_compare)
+
+    command = commands.add_parser("tensorboard", parents=[place], help="TensorBoard on all trainings of a run")
+    command.add_argument("run", metavar="RUN")
+    command.add_argument("--port", metavar="PORT", type=int, default=6006, help="0 takes a free one (default: 6006)")
+    command.set_defaults(command=_tensorboard)
+
     command = commands.add_parser("predict", parents=[place], help="ask the pushed model")
     command.add_argument("run", metavar="RUN")
     command.add_argument("texts", metavar="TEXT", nargs="*")
@@ -294,11 +314,14 @@ def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, vie
     if states.get("Pusher") in ("done", "cached"):
         destination = paths.destination()
         version = served_version(destination) or ""
+        if page := workspace.newest_output(paths, "Report", {}):
+            view.say(f"report: {os.path.join(page, 'report.html')}")
         view.say(f"{'already pushed' if version == before else 'pushed'}: {os.path.join(destination, version)}")
         view.say(f"next: textrail predict {options.run} {loaded.question}{place}")
         return OK, ""
     stopped = next((node for node in nodes if node.state in ("failed", "interrupted", "skipped")), None)
     view.say(f"not pushed{f': {stopped.id} {stopped.state}' if stopped else ''}")
+    view.say(f"report: textrail report {options.run}{place}")
     if stopped is None:
         return FAILED, f"{paths.run} has no step that pushes"
     if stopped.state == "interrupted":
@@ -366,6 +389,59 @@ def _metrics(options: argparse.Namespace) -> int:
     console.print(verdict_sentence(evaluation.verdict), soft_wrap=True)
     console.print(f"judged {evaluation.time:%Y-%m-%d %H:%M}, files in {evaluation.folder}", soft_wrap=True)
     return OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from pipelines import workspace
+    from pipelines.console import captured
+
+    paths = workspace.existing(options.run, options.workspace)
+    with captured(os.devnull) as screen:
+        from pipelines import report
+
+        path = report.write(paths)
+        print(path, file=screen)
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(path.as_uri())
+    return OK
+
+
+def _history(options: argparse.Namespace) -> int:
+    from pipelines import workspace
+    from pipelines.console import plain_console
+    from pipelines.history import history_table
+
+    shown = ([workspace.existing(options.run, options.workspace)] if options.run else
+             workspace.all_started(options.workspace))
+    for paths in shown:
+        plain_console(sys.stdout).print(history_table(paths))
+    return OK
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from pipelines import workspace
+    from pipelines.console import plain_console
+    from pipelines.history import compare
+
+    tables, path = compare(workspace.existing(options.run, options.workspace), options.a, options.b)
+    console = plain_console(sys.stdout)
+    for table in tables:
+        console.print(table)
+    console.print(str(path), soft_wrap=True)
+    return OK
+
+
+def _tensorboard(options: argparse.Namespace) -> int:
+    from pipelines import workspace
+    from pipelines.history import logs
+
+    folder = logs(workspace.existing(options.run, options.workspace))
+    print(f"logs of all executions: {folder}", flush=True)
+    # TensorBoard is a server of its own: it takes this process's place, and Ctrl-C is its to answer.
+    os.execv(sys.executable, [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--port",
+                              str(options.port)])
 
 
 def _predict(options: argparse.Namespace) -> int:

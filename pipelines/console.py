@@ -18,6 +18,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from components.verdict import CALIBRATION
 from modules.progress import LOGGER, duration
 
 if TYPE_CHECKING:
@@ -221,8 +222,8 @@ def verdict_table(verdict: Mapping[str, Any]) -> Table:
     for row in verdict["rows"]:
         passed = row["verdict"] == "passed"
         name = row["metric"]
-        table.add_row(name, _number(name, row["value"]), bound(row), _number(name, row["baseline"]),
-                      _number(name, row["change"], sign=True), Text(row["verdict"], "green" if passed else "bold red"))
+        table.add_row(name, metric_text(name, row["value"]), bound(row), metric_text(name, row["baseline"]),
+                      metric_text(name, row["change"], sign=True), Text(row["verdict"], "green" if passed else "bold red"))
     return table
 
 
@@ -241,7 +242,7 @@ def slices_table(verdict: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for part in verdict["slices"]:
         table.add_row(part["slice"], str(part["examples"]),
-                      *(_number(name, part["metrics"].get(name)) for name in names))
+                      *(metric_text(name, part["metrics"].get(name)) for name in names))
     return table
 
 
@@ -253,14 +254,27 @@ def samples_table(kind: str, samples: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("", no_wrap=True)
     table.add_column("", overflow="fold")
     for sample in samples:
-        numbers = [_number("chrf", sample["chrf"]), f"{sample['score']:.4f}"]
+        numbers = [metric_text("chrf", sample["chrf"]), f"{sample['score']:.4f}"]
         for name in ("source", "reference", "translation"):
             table.add_row(*numbers, name, sample[name], end_section=name == "translation")
             numbers = ["", ""]
     return table
 
 
-def _number(metric: str, value: float | None, sign: bool = False) -> str:
+def mistakes_table(samples: Sequence[Mapping[str, Any]]) -> Table:
+    """Wrong answers of a classifier, the surest first."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="most confident mistakes", title_justify="left")
+    table.add_column("score", justify="right", no_wrap=True)
+    for name in ("predicted", "label"):
+        table.add_column(name)
+    table.add_column("text", overflow="fold")
+    for sample in samples:
+        text = sample["text"] if isinstance(sample["text"], str) else "\n".join(sample["text"])
+        table.add_row(f"{sample['score']:.4f}", sample["predicted"], sample["label"], text)
+    return table
+
+
+def metric_text(metric: str, value: float | None, sign: bool = False) -> str:
     """Metrics from 0 to 100 have two decimals, those from 0 to 1 four."""
     decimals = 2 if metric.partition("/")[0] in PERCENTAGES else 4
     return "-" if value is None else f"{value:{'+' if sign else ''}.{decimals}f}"
@@ -283,8 +297,8 @@ def show_verdict(console: Console, verdict: Mapping[str, Any], all_slices: bool)
 
 def show_samples(console: Console, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Prints the rows that an Evaluator keeps for a person to read, by kind."""
-    for kind, rows in samples.items():
-        console.print(samples_table(kind, rows))
-    if not samples:
-        console.print("no examples were kept: evaluation.examples says how many are, of translations only",
-                      soft_wrap=True)
+    shown = {kind: rows for kind, rows in samples.items() if kind != CALIBRATION}
+    for kind, rows in shown.items():
+        console.print(mistakes_table(rows) if kind == "mistakes" else samples_table(kind, rows))
+    if not shown:
+        console.print("no examples were kept: of translations, evaluation.examples says how many", soft_wrap=True)

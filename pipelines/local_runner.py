@@ -26,6 +26,7 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
 from components.beam_runner import run_beam_in_this_process
 from components.code_fingerprint import executor_fingerprint
+from components.run_record import write_reason
 from modules.errors import TextrailError, is_interruption
 
 State = Literal["waiting", "running", "cached", "done", "skipped", "failed", "interrupted"]
@@ -112,6 +113,7 @@ def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (),
             else:
                 log_traceback(error)
                 node.state, node.note = "failed", sentence(error, log)
+                write_reason(connection.sqlite.filename_uri, node.id, node.note)
         node.seconds, node.peak_mb = time.monotonic() - node.started, _peak_memory()
         listener.changed(node)
         if node.state in ("failed", "interrupted"):

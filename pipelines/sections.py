@@ -215,6 +215,14 @@ class Push(Section):
     keep: int = Field(5, ge=1, description="Versions kept in the destination; older ones are deleted after a push.")
 
 
+class Card(Section):
+    intended_use: str = Field("", description="What the model is for, and what it is not for.")
+    limits: str = Field("", description="Where it is known to fail.")
+    licence: str = Field("", description="Under which the model may be used.")
+    data_licence: str = Field("", description="Of the data that it was trained on.")
+    contact: str = Field("", description="Whom to ask.")
+
+
 class DataSettings(Section):
     """The keys of `Settings` that decide which rows are read, and in which order they are written."""
 
@@ -231,6 +239,7 @@ class Settings(DataSettings):
     training: Training = Field(default_factory=Training, description="How the model is trained.")
     evaluation: Evaluation = Field(..., description="What a model must reach to be pushed.")
     push: Push = Field(default_factory=Push, description="Where it goes.")
+    card: Card = Field(default_factory=Card, description="What the model card of the report says; trains nothing anew.")
 
     @model_validator(mode="after")
     def _slices_have_a_column(self) -> Settings:

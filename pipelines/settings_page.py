@@ -12,7 +12,7 @@ from pipelines.settings_words import allowed, is_section, keys
 from pipelines.shapes import DEFAULT, SHAPES
 
 TABLE = ("| key | value | default | meaning |", "|---|---|---|---|")
-ORDER = ("data", "gate", "encoder", "vocabulary", "model", "training", "decoding", "evaluation", "push")
+ORDER = ("data", "gate", "encoder", "vocabulary", "model", "training", "decoding", "evaluation", "push", "card")
 SHAPE = "Kind of pipeline, which decides what other keys there are: see below."
 
 INTRODUCTION = """\

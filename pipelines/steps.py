@@ -23,9 +23,11 @@ from components.example_gen import ExampleGen
 from components.model_check import ModelCheck
 from components.pusher import Pusher
 from components.rows import ROLES
+from components.run_report import RunReport
 from components.schema_gen import SchemaGen, schema_fingerprint
 from components.served_model import ServedModel
 from components.sources import data_fingerprint
+from pipelines.report import command_of
 from pipelines.sections import Settings
 from pipelines.served import Served
 
@@ -87,7 +89,7 @@ def way_in(settings: Settings, paths: Workspace) -> WayIn:
 
 def way_out(settings: Settings, run: str, paths: Workspace, forced: bool, rows: WayIn, *, made: Sequence[BaseComponent],
             functions: Sequence[str], fingerprints: Mapping[str, str] | None = None) -> pipeline.Pipeline:
-    """The steps baseline, judge, check and push, and with them the whole pipeline.
+    """The steps baseline, judge, check, push and tell, and with them the whole pipeline.
 
     Args:
         settings: validated, with absolute paths.
@@ -119,10 +121,26 @@ def way_out(settings: Settings, run: str, paths: Workspace, forced: bool, rows: 
                     infra_blessing=check.outputs["blessing"], evaluation=evaluator.outputs["evaluation"],
                     gate=rows.gate, destination=destination, keep=settings.push.keep, recipe=recipe,
                     baseline_version=now.baseline, attempt=now.attempt)
+    report = _report(settings, run, paths, rows, made, evaluator, pusher)
     return pipeline.Pipeline(
         pipeline_name=run, pipeline_root=str(paths.pipeline_root), enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(paths.metadata)),
-        components=[*rows.components, *made, served, evaluator, check, pusher])
+        components=[*rows.components, *made, served, evaluator, check, pusher, report])
+
+
+def _report(settings: Settings, run: str, paths: Workspace, rows: WayIn, made: Sequence[BaseComponent],
+            evaluator: BaseComponent, pusher: BaseComponent) -> RunReport:
+    """What tells of all the others: its inputs are what they made, by the names that they have there."""
+    examples, statistics, _, anomalies, gate = rows.components
+    outputs = {key: channel for maker in made for key, channel in maker.outputs.items()}
+    return RunReport(
+        run=run, settings=settings.model_dump(mode="json"), command=command_of(settings, paths),
+        metadata=str(paths.metadata), examples=examples.outputs["examples"],
+        statistics=statistics.outputs["statistics"], anomalies=anomalies.outputs["anomalies"],
+        gate=gate.outputs["blessing"], evaluation=evaluator.outputs["evaluation"],
+        pushed_model=pusher.outputs["pushed_model"],
+        **{key: outputs[key] for key in ("encoder", "vocabulary", "transformed_examples", "model", "model_run")
+           if key in outputs})
 
 
 def _destination(settings: Settings, paths: Workspace) -> str:
@@ -134,6 +152,6 @@ def _recipe(settings: Settings, makers: Sequence[BaseComponent], functions: Sequ
     """Names all that a model is made from: settings, what is read, and code."""
     code = [code_fingerprint(function) for function in functions]
     code += [executor_fingerprint(maker.EXECUTOR_SPEC.class_path) for maker in makers]
-    parts: dict[str, Any] = {"settings": settings.model_dump(exclude={"push", "description"}), "code": code,
+    parts: dict[str, Any] = {"settings": settings.model_dump(exclude={"push", "description", "card"}), "code": code,
                              **fingerprints}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -12,6 +12,7 @@
 | judge    | Evaluator                                   | BLEU and chrF, slices, verdict                    |
 | check    | ModelCheck                                  | a fresh process asked it plain strings            |
 | push     | Pusher                                      | a new version, or a stop with the table           |
+| tell     | RunReport                                   | one HTML page on all of it                        |
 """
 
 from __future__ import annotations

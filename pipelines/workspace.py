@@ -77,20 +77,24 @@ class Workspace:
         beside.write_text(settings.model_dump_json(indent=1), "utf-8")
         beside.replace(self.settings)
 
+    def owner(self) -> str:
+        """Path of the settings file that the workspace belongs to; "" before it is claimed."""
+        file = self.folder / "settings_file"
+        return file.read_text("utf-8") if file.exists() else ""
+
     def claim(self, settings: Path) -> None:
         """Makes the workspace that of one settings file: equal names must not push over each other.
 
         Raises:
             TextrailError: it belongs to another file of the same name.
         """
-        owner = self.folder / "settings_file"
         mine = str(settings.resolve())
-        other = owner.read_text("utf-8") if owner.exists() else mine
+        other = self.owner() or mine
         if other != mine and Path(other).exists():
             raise TextrailError(f"{self.folder} to be the workspace of {mine}", f"the one of {other}",
                                 "Rename the settings file, or give it a workspace of its own with --workspace DIR.")
         self.folder.mkdir(parents=True, exist_ok=True)
-        owner.write_text(mine, "utf-8")
+        (self.folder / "settings_file").write_text(mine, "utf-8")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -144,10 +148,15 @@ def existing(name_or_path: str, folder: str | None) -> Workspace:
     if run in ready_made() or Path(name_or_path).is_file():
         fix = f"Start it with `textrail run {name_or_path}`."
     else:
-        there = sorted(path.parent.name for path in root(folder).glob("*/metadata.sqlite"))
+        there = [started.run for started in all_started(folder)]
         close = difflib.get_close_matches(run, sorted({*there, *ready_made()}), n=1)
         fix = f"Did you mean {close[0]}?" if close else "`textrail list` shows the ready-made runs."
     raise TextrailError(f"a run that was started in {root(folder)}", f"{name_or_path}, which was not", fix)
+
+
+def all_started(folder: str | None) -> list[Workspace]:
+    """The workspaces of all runs that have been started, by name."""
+    return [Workspace(path.parent.name, path.parent) for path in sorted(root(folder).glob("*/metadata.sqlite"))]
 
 
 @dataclass(frozen=True)
@@ -201,15 +210,9 @@ def newest_output(workspace: Workspace, artifact_type: str, properties: Mapping[
 
 
 def _metadata_store(workspace: Workspace) -> Any:
-    from ml_metadata.metadata_store import metadata_store
-    from ml_metadata.proto import metadata_store_pb2
+    from components.run_record import open_store
 
-    proto: Any = metadata_store_pb2   # its names appear at run time
-    config = proto.ConnectionConfig()
-    config.sqlite.filename_uri = str(workspace.metadata)
-    # Not read-only: what a killed run left half written is rolled back on opening.
-    config.sqlite.connection_mode = proto.SqliteMetadataSourceConfig.READWRITE
-    return metadata_store.MetadataStore(config)
+    return open_store(str(workspace.metadata))
 
 
 def _outputs(store: Any, artifacts: Mapping[int, Any]) -> dict[int, Any]:

@@ -13,7 +13,7 @@ import yaml
 
 CODE = Path(__file__).resolve().parents[2]
 COMPONENTS = ["ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate", "EncoderImporter",
-              "TextTransform", "Trainer", "ServedModel", "Evaluator", "ModelCheck", "Pusher"]
+              "TextTransform", "Trainer", "ServedModel", "Evaluator", "ModelCheck", "Pusher", "RunReport"]
 TRANSLATION = ["VocabularyGen" if name == "EncoderImporter" else name for name in COMPONENTS]
 
 
