@@ -48,9 +48,9 @@ overflow-x:auto}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:.65rem 1rem;min-width:7.5rem}
 .tile b{display:block;font-size:1.45rem;line-height:1.25;font-weight:650;font-variant-numeric:tabular-nums}
 .alert{border-left:5px solid var(--red);white-space:pre-wrap;overflow-wrap:anywhere}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;width:100%;font-size:.94rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding-bottom:.4rem}
-th,td{padding:.36rem .8rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
+th,td{padding:.36rem .55rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 tr>:first-child{padding-left:0}tr>:last-child{padding-right:0}
 tbody tr:last-child>*{border-bottom:0}th{font-weight:600}.keep{display:inline-block;margin-right:.8rem}
 td.n,th.n{text-align:right;white-space:nowrap}
@@ -72,7 +72,7 @@ ol.flow b{display:block}.done{--tone:var(--green)}.cached{--tone:var(--blue)}.fa
 .time>span:first-child{flex:0 0 8.5rem}
 .time i{display:block;height:.7rem;border-radius:4px;background:var(--tone);min-width:2px}
 .bar{display:flex;height:1.15rem;border-radius:5px;overflow:hidden;background:var(--soft)}
-.bar i{display:block;min-width:1px;background:rgba(var(--blue-rgb),var(--a))}
+.time .bar i{height:auto;border-radius:0;min-width:1px;background:rgba(var(--blue-rgb),var(--a))}
 .meter{display:block;position:relative;height:.55rem;min-width:8rem;margin-top:.45rem;border-radius:4px;
 background:var(--soft)}
 .meter i{position:absolute;top:0;bottom:0;left:0;border-radius:4px;background:rgba(var(--blue-rgb),.55)}
@@ -84,7 +84,7 @@ table.heat td{text-align:right;border-radius:4px;background:rgba(var(--rgb,var(-
 table.maps td{padding:0;width:1.35rem;min-width:1.35rem;height:1.35rem}
 table.maps th{font-weight:400;font-size:.82rem;padding:.1rem .4rem;white-space:nowrap}
 table.maps thead th{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;padding:.3rem 0;height:5.5rem}
-figure{margin:0}.plot{display:block;width:100%;height:auto;max-width:34rem}.plot text{font-family:inherit}
+figure{margin:0}.plot{display:block;width:100%;height:auto}.plot text{font-family:inherit}
 .mark{color:var(--muted);border:1px dashed var(--line);border-radius:3px;font-size:.8em;padding:0 .2em}
 details summary{cursor:pointer;color:var(--blue)}del{color:var(--red);text-decoration-thickness:1px}
 ins{color:var(--green);

@@ -26,6 +26,7 @@ VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", BLUE
              ORANGE: "var(--orange)", RED: "var(--red)"}
 SERIES = (BLUE, ORANGE, MUTED)
 SIZE = (5.4, 2.9)       # Inches, of 72 points.
+ZOOM = 1.3              # Pixels a point at most, so that letters are of one size in all plots.
 BINS = 48
 POINTS = 400            # Of a curve; more would be wider than the plot.
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "textrail", "font.size": 10, "font.family": "sans-serif",
@@ -59,7 +60,7 @@ def curves(lines: Mapping[str, Curve], x: str, alt: str, mark: tuple[float, str]
         if mark:
             axes.axvline(mark[0], color=RED, linewidth=1, linestyle=(0, (4, 3)))
             left = mark[0] > np.mean(axes.get_xlim())
-            axes.annotate(_plain(mark[1]), (mark[0], 0.97), xycoords=("data", "axes fraction"), color=RED, fontsize=9,
+            axes.annotate(_plain(mark[1]), (mark[0], 0.5), xycoords=("data", "axes fraction"), color=RED, fontsize=9,
                           xytext=(-5 if left else 5, 0), textcoords="offset points", ha="right" if left else "left",
                           va="top")
         if log:
@@ -172,5 +173,6 @@ def _svg(figure: Figure, alt: str) -> str:
     svg = re.sub(r"\s*\n\s*", " ", svg)
     for stand_in, variable in VARIABLES.items():
         svg = svg.replace(stand_in, variable)
-    said = html.escape(alt)
-    return svg.replace(">", f' role="img" aria-label="{said}" class="plot"><title>{said}</title>', 1).strip()
+    said, width = html.escape(alt), round(ZOOM * 72 * figure.get_figwidth())
+    return svg.replace(">", f' role="img" aria-label="{said}" class="plot" style="max-width:{width}px">'
+                       f"<title>{said}</title>", 1).strip()

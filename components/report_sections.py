@@ -123,7 +123,8 @@ def verdict(facts: Facts) -> Html:
     sentence = attribute(verdict_sentence(found)) if found else "The run did not come as far as a verdict."
     where = f"Served from <code>{shown(run.pushed)}</code>." if run.pushed else ""
     return join([
-        card(f"<p>{sentence}</p>" if not run.failed or found else "", f"<p>{where}</p>" if where else "",
+        # Why a run was stopped stands on top already.
+        card("" if run.failed else f"<p>{sentence}</p>", f"<p>{where}</p>" if where else "",
              _thresholds(found) if found else ""),
         grid(card(pairs([
             ("data", _source(told.get("data", {}))),
@@ -286,7 +287,9 @@ def _cut(facts: DataFacts) -> str:
         return (f"Longer pairs than {facts.limit} are left out of training: {dropped:,} of {facts.rows['train']:,} "
                 f"({dropped / max(1, facts.rows['train']):.2%}).")
     reach = float(np.mean([np.mean(side >= facts.limit) for side in facts.tokens.values()]))
-    return f"Longer texts than {facts.limit} are cut: {reach:.1%} are that long and lost their rest, or fit exactly."
+    if not reach:
+        return f"Longer texts than {facts.limit} are cut; none is."
+    return f"Longer texts than {facts.limit} are cut: {reach:.1%} fill it and lost their rest, or fit exactly."
 
 
 def _leaks(facts: DataFacts) -> Html:
@@ -298,9 +301,10 @@ def _leaks(facts: DataFacts) -> Html:
 
 
 def _vocabulary(facts: DataFacts) -> Html:
-    rows = [[Cell(name), number(None), number(None), number(share, ".3%"), number(None)]
-            for name, share in facts.unknown.items()]
-    rows += [[Cell(side), number(one["size"]), number(one["tokens_per_word"], ".2f"),
+    if facts.unknown:
+        return table(("texts", "unknown tokens"), [[texts(name, 80), number(share, ".3%")]
+                                                   for name, share in facts.unknown.items()], sortable=False)
+    rows = [[Cell(side), number(one["size"]), number(one["tokens_per_word"], ".2f"),
               number(one["unknown_share"], ".3%"), number(one["characters_covered"], ".2%")]
              for side, one in facts.coverage.items()]
     return table(("texts", "pieces", "tokens/word", "unknown", "characters known"), rows, sortable=False)

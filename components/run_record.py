@@ -299,17 +299,17 @@ def value_of(value: Any) -> Any:
 
 
 def write_reason(metadata: str, step: str, reason: str) -> None:
-    """Writes down why the newest execution of a step failed, for histories to come; none if it has none.
+    """Writes down why a step failed, for histories to come.
 
     Args:
         metadata: path of the SQLite file.
-        step: name of the component.
+        step: name of the component; if its newest execution did not fail, nothing is written.
         reason: a sentence.
     """
     store = open_store(metadata)
-    failed = [one for one in store.get_executions() if one.type.rpartition(".")[2] == step]
-    if failed:
-        newest = max(failed, key=lambda one: one.id)
+    executions = [one for one in store.get_executions() if one.type.rpartition(".")[2] == step]
+    newest = max(executions, key=lambda one: one.id, default=None)
+    if newest is not None and newest.last_known_state == newest.FAILED:
         newest.custom_properties[REASON].string_value = reason
         store.put_executions([newest])
 

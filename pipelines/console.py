@@ -220,10 +220,9 @@ def verdict_table(verdict: Mapping[str, Any]) -> Table:
     for name in ("metric", "value", "bound", "baseline", "change", "verdict"):
         table.add_column(name, justify="left" if name in ("metric", "bound", "verdict") else "right")
     for row in verdict["rows"]:
-        passed = row["verdict"] == "passed"
-        name = row["metric"]
+        name, tone = row["metric"], "green" if row["verdict"] == "passed" else "bold red"
         table.add_row(name, metric_text(name, row["value"]), bound(row), metric_text(name, row["baseline"]),
-                      metric_text(name, row["change"], sign=True), Text(row["verdict"], "green" if passed else "bold red"))
+                      metric_text(name, row["change"], sign=True), Text(row["verdict"], tone))
     return table
 
 

@@ -113,8 +113,9 @@ def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (),
             else:
                 log_traceback(error)
                 node.state, node.note = "failed", sentence(error, log)
-                write_reason(connection.sqlite.filename_uri, node.id, node.note)
         node.seconds, node.peak_mb = time.monotonic() - node.started, _peak_memory()
+        if node.state == "failed":
+            write_reason(connection.sqlite.filename_uri, node.id, node.note)
         listener.changed(node)
         if node.state in ("failed", "interrupted"):
             break

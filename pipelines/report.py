@@ -28,13 +28,13 @@ def command(run: str, told: Mapping[str, Any], file: str) -> str:
         file: of the settings; its path stands for the name of a run that is not ready-made.
     """
     name = run if run in settings.ready_made() else file
+    now = {key: value for key, value in flat(told) if key != "shape" and not key.startswith("card.")}
     try:
         before = dict(flat(settings.load(name, check_files=False).model_dump(mode="json")))
-    except (TextrailError, OSError):   # The file is gone, or is not what it was: every key counts.
-        before = {}
-    now = {key: value for key, value in flat(told) if not key.startswith("card.")}
+    except (TextrailError, OSError):   # The file is gone, or is none any more; the page has all settings.
+        before = now
     changed = {key: value for key, value in now.items() if key == "seed" or before.get(key) != value}
-    words = [f"{key}={_word(value)}" for key, value in sorted(changed.items()) if key != "shape"]
+    words = [f"{key}={_word(value)}" for key, value in sorted(changed.items())]
     return shlex.join(["textrail", "run", name, *(word for one in words for word in ("--set", one))])
 
 
