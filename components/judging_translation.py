@@ -25,7 +25,7 @@ class TranslationJudge(Judge):
     outputs = ("translation", "score")
     # Beams hold keys and values of every layer for all source and target tokens of a call: a few hundred MB at most.
     call_tokens = 4096
-    sample_kinds = ("worst", "random")
+    sample_kinds = ("worst", "best", "random")
 
     def __init__(self, manifests: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]):
         super().__init__(manifests, settings)
@@ -60,11 +60,12 @@ class TranslationJudge(Judge):
                    "score": float(score), "chrf": sentence_chrf(said, reference, self._lower_case)}
 
     def keep(self, samples: beam.PCollection) -> dict[str, beam.PCollection]:
-        """The translations with the lowest chrF, and as many that a hash of source and seed draws."""
+        """The translations with the lowest and the highest chrF, and as many that a hash of source and seed draws."""
         if not self._kept:
             return {}
         seed, kept = self.seed, self._kept
         return {"worst": samples | "Worst" >> beam.combiners.Top.Of(kept, key=_quality, reverse=True),
+                "best": samples | "Best" >> beam.combiners.Top.Of(kept, key=_quality),
                 "random": samples | "Random" >> beam.combiners.Top.Of(
                     kept, key=lambda sample: _draw(sample, seed), reverse=True)}
 

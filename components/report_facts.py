@@ -25,6 +25,7 @@ import numpy as np
 
 from components.anomaly_gate import REPORT as GATE_REPORT
 from components.anomaly_gate import schema_findings
+from components.rows import SPLITS
 from components.run_record import Artifact, Run
 from components.schema_gen import label_counts
 from components.splits_writer import SKIPPED
@@ -224,7 +225,7 @@ def _data(run: Run, settings: Mapping[str, Any]) -> DataFacts | None:
         return None
     rows = {name.removeprefix("rows_"): int(count) for name, count in examples.properties.items()
             if name.startswith("rows_")}
-    rows = {split: rows[split] for split in ("train", "validation", "test") if split in rows}
+    rows = {split: rows[split] for split in SPLITS if split in rows}
     told, folder = settings["data"], _there(examples)
     columns = [told[role] for role in TEXTS if told.get(role)]
     characters, duplicates = _texts(_splits(folder), columns) if folder else ({}, {})
@@ -263,7 +264,7 @@ def _texts(splits: Mapping[str, Sequence[str]], columns: Sequence[str]
             if split == "train":
                 for name, text in zip(columns, texts, strict=True):
                     lengths[name].append(len(text.decode("utf-8", "replace")))
-    order = [split for split in ("train", "validation", "test") if split in hashes]
+    order = [split for split in SPLITS if split in hashes]
     duplicates = {(split, other): sum(count for key, count in hashes[split].items() if key in hashes[other])
                   for place, other in enumerate(order) for split in order[place + 1:]}
     return {name: np.array(found) for name, found in lengths.items() if found}, duplicates
@@ -303,7 +304,7 @@ def _labels(folder: str, label: str | None) -> dict[str, dict[str, int]]:
         with open(files[0], "rb") as file:
             proto.ParseFromString(file.read())
         found[split] = label_counts(proto, label or "")
-    return {split: found[split] for split in ("train", "validation", "test") if split in found}
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def _anomalies(folder: str, label: str | None, gate: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
@@ -320,7 +321,8 @@ def _anomalies(folder: str, label: str | None, gate: Mapping[str, Any]) -> list[
 
 
 def _skipped(folder: str) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    path, reasons, shown = os.path.join(folder, SKIPPED), Counter[str](), []
+    path, reasons = os.path.join(folder, SKIPPED), Counter[str]()
+    shown: list[dict[str, Any]] = []
     if folder and os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             for row in map(json.loads, file):

@@ -84,7 +84,8 @@ table.heat td{text-align:right;border-radius:4px;background:rgba(var(--rgb,var(-
 table.maps td{padding:0;width:1.35rem;min-width:1.35rem;height:1.35rem}
 table.maps th{font-weight:400;font-size:.82rem;padding:.1rem .4rem;white-space:nowrap}
 table.maps thead th{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;padding:.3rem 0;height:5.5rem}
-figure{margin:0}.plot{display:block;width:100%;height:auto}.plot text{font-family:inherit}
+.side{display:flex;flex-wrap:wrap;gap:1rem 2.5rem;align-items:flex-end}figure{margin:0}
+.plot{display:block;width:100%;height:auto}.plot text{font-family:inherit}
 .mark{color:var(--muted);border:1px dashed var(--line);border-radius:3px;font-size:.8em;padding:0 .2em}
 details summary{cursor:pointer;color:var(--blue)}del{color:var(--red);text-decoration-thickness:1px}
 ins{color:var(--green);
@@ -132,8 +133,8 @@ def page(title: str, heading: Html, sections: Sequence[tuple[str, str, Html]]) -
 
 
 def attribute(text: object) -> str:
-    """A text for the inside of an attribute, or where nothing but characters is wanted."""
-    return html.escape(str(text))
+    """A text for the inside of an attribute, or where nothing but characters is wanted; hidden marks as in `shown`."""
+    return html.escape("".join(f"U+{ord(one):04X}" if _is_hidden(one) else one for one in str(text)))
 
 
 def shown(text: object, longest: int = LONGEST) -> Html:
@@ -144,14 +145,14 @@ def shown(text: object, longest: int = LONGEST) -> Html:
     """
     whole = str(text)
     cut = whole[:longest]
-    parts = "".join(_character(one) if one in DIRECTION or unicodedata.category(one) in ("Cc", "Cs") else
-                    html.escape(one) for one in cut)
+    parts = "".join(f'<span class="mark">U+{ord(one):04X}</span>' if _is_hidden(one) else html.escape(one)
+                    for one in cut)
     rest = f' <span class="muted">… ({len(whole):,} characters)</span>' if len(whole) > longest else ""
     return Html(f"<bdi>{parts}</bdi>{rest}")
 
 
-def _character(one: str) -> str:
-    return one if one in "\n\t" else f'<span class="mark">U+{ord(one):04X}</span>'
+def _is_hidden(one: str) -> bool:
+    return one in DIRECTION or (unicodedata.category(one) in ("Cc", "Cs") and one not in "\n\t")
 
 
 def join(parts: Iterable[str]) -> Html:

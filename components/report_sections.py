@@ -397,7 +397,7 @@ def _curves(facts: TrainingFacts, taken: Mapping[str, Any] | None) -> Iterable[H
 def _rounds(rounds: Sequence[Mapping[str, Any]], best: int, speed: str) -> Html:
     names = sorted(rounds[0]["validation"]) if rounds else []
     return table(("round", "epoch", "step", "learning rate", "time", "training loss",
-                  *(f"validation {name}" for name in names), _words(speed, "/s"), ""), [
+                  *(f"val. {name}" for name in names), _words(speed, "/s").rpartition(" ")[2], ""), [
         [number(place + 1), number(one["epoch"]), number(one["step"]), number(one["learning_rate"], ".2e"),
          Cell(duration(one["seconds"]), value=one["seconds"], kind="n"), number(one["train"]["loss"], ".4f"),
          *(number(one["validation"][name], ".4f") for name in names), number(one.get(speed), ",.0f"),
@@ -421,7 +421,7 @@ def quality(facts: QualityFacts) -> Html:
         *(card(_translations(facts.samples[kind]), title=title) for kind, title in (
             ("worst", "Worst translations"), ("best", "Best translations"), ("random", "Translations drawn at random"))
           if facts.samples.get(kind)),
-        card(*(_attention(one) for one in facts.attention), title="What each word of a translation looked at"),
+        card(_attention_maps(facts.attention), title="What each word of a translation looked at"),
         card(_filled(facts.samples.get("masked", ())), title="Masked words, filled")])
 
 
@@ -501,16 +501,27 @@ def _translations(rows: Sequence[Mapping[str, Any]]) -> Html:
          texts(row["translation"])] for row in rows])
 
 
+def _attention_maps(maps: Sequence[AttentionMap]) -> Html:
+    if not maps:
+        return Html("")
+    return Html('<p class="muted">Each token of the translation (lines) on the text\'s (columns): the mean of the last '
+                f'layer\'s heads</p><div class="side">{"".join(map(_attention, maps))}</div>')
+
+
 def _attention(one: AttentionMap) -> Html:
-    head = "".join(f'<th scope="col">{shown(token, 24)}</th>' for token in one.source)
+    head = "".join(f'<th scope="col">{_token(token)}</th>' for token in one.source)
     top = float(one.weights.max()) or 1.0
     rows = "".join(
-        f'<tr><th scope="row">{shown(token, 24)}</th>' + "".join(
+        f'<tr><th scope="row">{_token(token)}</th>' + "".join(
             f'<td style="--a:{weight / top:.2f}" title="{weight:.0%}"></td>' for weight in line) + "</tr>"
         for token, line in zip(one.target, one.weights, strict=True))
-    said = "Each token of the translation (lines) on the text's (columns): the mean of the last layer's heads"
-    return Html(f'<table class="heat maps"><caption>{said}</caption><thead><tr><td></td>{head}</tr></thead>'
+    return Html(f'<table class="heat maps"><thead><tr><td></td>{head}</tr></thead>'
                 f"<tbody>{rows}</tbody></table>")
+
+
+def _token(token: str) -> Html:
+    """A token in characters that usual fonts have: the joiner is among those of Asian scripts."""
+    return shown(token.replace("￭", "▪"), 24)
 
 
 def _filled(rows: Sequence[Mapping[str, Any]]) -> Html:

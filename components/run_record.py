@@ -113,7 +113,7 @@ class Run:
     def pushed(self) -> str | None:
         """Where its model is served from; none if it is not."""
         model = self.artifact("Pusher", "pushed_model")
-        return str(model.properties["pushed_destination"]) if model else None
+        return str(model.properties.get("pushed_destination", model.uri)) if model else None
 
     @property
     def outcome(self) -> str:
@@ -260,8 +260,9 @@ class _Reader:
         values = {name: value_of(value) for name, value in execution.custom_properties.items()}
         began = execution.create_time_since_epoch
         states = self._proto.Execution
-        state: State = {states.COMPLETE: "done", states.CACHED: "cached", states.RUNNING: "running",
-                        states.NEW: "running"}.get(execution.last_known_state, "failed")
+        known: dict[int, State] = {states.COMPLETE: "done", states.CACHED: "cached", states.RUNNING: "running",
+                                   states.NEW: "running"}
+        state = known.get(execution.last_known_state, "failed")
         made = [event for event in self._outputs if event.execution_id == execution.id]
         outputs = {artifact.key: artifact for artifact in map(self._artifact, made)}
         return Step(

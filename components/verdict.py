@@ -114,7 +114,8 @@ def load_verdict(folder: str | Path) -> dict[str, Any]:
 def load_samples(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
     """The rows for a person to read in an `evaluation` artifact's folder: kind → rows; empty if none were kept.
 
-    Of translations the kinds are `worst` and `random`, and a row has source, reference, translation, score and chrf.
+    Of translations the kinds are `worst`, `best` and `random`, and a row has source, reference, translation, score and
+    chrf.
     Of classifications they are `mistakes`, a row having text, label, predicted and score, and `calibration`, whose rows
     are bands of confidence with examples, confidence and accuracy.
     """

@@ -103,12 +103,13 @@ def test_a_slice_and_the_served_model_hold_up_the_push(judged):
     assert blessing.get_int_custom_property("blessed") == 0
 
 
-def test_worst_and_random_translations_are_kept(judged):
+def test_worst_best_and_random_translations_are_kept(judged):
     folder, _, _, _ = judged
     kept = load_samples(folder / "evaluation")
-    assert list(kept) == ["worst", "random"]
+    assert list(kept) == ["worst", "random", "best"]
     quality = {row["pt"]: sacrebleu.sentence_chrf(translated(row["pt"]), [row["en"]]).score for row in ROWS}
     assert [sample["source"] for sample in kept["worst"]] == sorted(quality, key=quality.get)[:2]
+    assert [sample["chrf"] for sample in kept["best"]] == sorted((chrf for chrf in quality.values()), reverse=True)[:2]
     assert kept["worst"][0] == {
         "source": "a casa dorme.", "reference": "nothing alike", "translation": "the house sleeps.",
         "score": pytest.approx(-0.04), "chrf": pytest.approx(quality["a casa dorme."])}
