@@ -97,6 +97,7 @@ def lengths(sides: Mapping[str, np.ndarray], x: str, alt: str, limit: tuple[int,
                           fontsize=9, xytext=(-5, 0), textcoords="offset points", ha="right", va="top")
         axes.grid(visible=False, axis="x")
         axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.locator_params(axis="y", integer=True)
         axes.yaxis.set_major_formatter("{x:,.0f}")
         if len(sides) > 1:
             _legend(axes, len(sides))

@@ -38,6 +38,7 @@ from components.verdict import verdict_sentence
 from modules.progress import duration
 
 MAIN = ("accuracy", "macro_f1", "auc", "mcc", "bleu", "chrf", "loss")
+SLICED = ("accuracy", "bleu", "chrf", "loss")   # Others mean little where a slice has one label.
 SHARES = ("accuracy",)   # Metrics that are counted shares, of which an interval is known.
 PERCENT = ("bleu", "chrf")   # Metrics from 0 to 100.
 SYMBOLS = {"done": "✓", "cached": "≡", "failed": "✗", "running": "…"}
@@ -450,7 +451,7 @@ def _calibration(bands: Sequence[Mapping[str, float]]) -> Html:
 
 def _slices(found: Mapping[str, Any]) -> Html:
     slices = [{"slice": "all", "examples": found["examples"], "metrics": found["metrics"]}, *found["slices"]]
-    names = [name for name in MAIN if any(name in one["metrics"] for one in found["slices"])]
+    names = [name for name in SLICED if any(name in one["metrics"] for one in found["slices"])]
     if not names:
         return Html("")
     main = names[0]

@@ -102,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("metrics", parents=[place], help="how the last model was judged")
     command.add_argument("run", metavar="RUN")
     command.add_argument("--json", action="store_true", help="the verdict as it is stored")
-    command.add_argument("--examples", action="store_true", help="also translations: the worst and some at random")
+    command.add_argument("--examples", action="store_true", help="also examples: translations, or a "
+                         "classifier's most confident mistakes")
     command.set_defaults(command=_metrics)
 
     command = commands.add_parser("report", parents=[place], help="one page on what the last run did")

@@ -21,6 +21,7 @@ from pipelines.console import MAIN_METRICS, metric_text
 from pipelines.workspace import Workspace
 
 FEW = 4        # Changes that a line of the history names.
+NUMBERS = ("metrics", "slices")   # Groups of a comparison whose values are numbers.
 HASH = 12      # Characters of a fingerprint that are shown.
 
 
@@ -136,9 +137,15 @@ def comparison_page(name: str, runs: Sequence[Run], groups: Mapping[str, Sequenc
                f"run {after.number} of {after.began:%Y-%m-%d %H:%M}, side by side.</p>")
     columns = ("", f"run {before.number}", f"run {after.number}", "difference")
     sections = [(title, title.capitalize(), card(table(columns, [
-        [texts(line[0], 120), *(Cell(html=shown(value, 200), value=_as_number(value), kind="n") for value in line[1:]),
-         _difference(title, *line[1:])] for line in lines]))) for title, lines in groups.items() if lines]
+        [texts(line[0], 120), *(_value(title, value) for value in line[1:]), _difference(title, *line[1:])]
+        for line in lines], sortable=title in NUMBERS))) for title, lines in groups.items() if lines]
     return page(f"{name} · {before.number} and {after.number}", top, sections)
+
+
+def _value(title: str, text: str) -> Cell:
+    known = _as_number(text)
+    value = -1e308 if known is None else known   # As a dash does in `report_page.number`.
+    return Cell(html=shown(text, 200), value=value if title in NUMBERS else None, kind="n")
 
 
 def _as_number(text: str) -> float | None:
@@ -150,8 +157,8 @@ def _as_number(text: str) -> float | None:
 
 def _difference(title: str, before: str, after: str) -> Cell:
     numbers = [_as_number(value) for value in (before, after)]
-    if title in ("metrics", "slices") and None not in numbers:
-        return number(numbers[1] - numbers[0], "+.4f")   # type: ignore[operator]
+    if title in NUMBERS:
+        return number(None if None in numbers else numbers[1] - numbers[0], "+.4f")   # type: ignore[operator]
     return Cell("" if before == after else "≠")
 
 

@@ -6,7 +6,7 @@ import pytest
 from tfx.types import standard_artifacts
 
 from components.evaluator import Evaluator, Executor
-from components.verdict import load_verdict, verdict_sentence
+from components.verdict import load_samples, load_verdict, verdict_sentence
 from modules.errors import TextrailError
 
 # What the keyword model makes of these by hand: 15 + 16 right in short texts, 5 + 4 wrong in long ones.
@@ -72,6 +72,15 @@ def test_numbers_are_those_worked_out_by_hand(tmp_path, examples, candidate):
                       "length_band=1-2": (31, 1.0), "length_band=>2": (9, 0.0)}
     positive = verdict["slices"][1]["metrics"]
     assert positive["auc"] is None and positive["recall/negative"] is None  # no negative example in this slice
+
+    kept = load_samples(tmp_path / "evaluation")
+    sure, surer = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-2))
+    assert kept["calibration"] == [{"examples": 35, "confidence": pytest.approx(sure), "accuracy": 31 / 35},
+                                   {"examples": 5, "confidence": pytest.approx(surer), "accuracy": 0.0}]
+    surest = {"text": "good good and so on", "label": "negative", "predicted": "positive",
+              "score": pytest.approx(surer)}
+    others = {"text": "bad film it was", "label": "positive", "predicted": "negative", "score": pytest.approx(sure)}
+    assert kept["mistakes"] == [surest] * 5 + [others] * 4
 
     assert verdict["passed"] and blessing.get_int_custom_property("blessed") == 1
     assert [path.name for path in Path(blessing.uri).iterdir()] == ["BLESSED"]

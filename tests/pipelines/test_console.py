@@ -89,6 +89,15 @@ def test_translations_are_told_with_two_decimals_signature_and_examples():
         "worst translations", "chrf score", "0.00 -1.5000 source o gato", "reference the cat", "translation"]
 
 
+def test_mistakes_of_a_classifier_are_shown_and_its_calibration_is_not():
+    kept = {"mistakes": [{"text": ["one [b]", "two"], "label": "same", "predicted": "other", "score": 0.98765}],
+            "calibration": [{"examples": 1, "confidence": 0.9, "accuracy": 0.0}]}
+    stream = io.StringIO()
+    console.show_samples(console.plain_console(stream), kept)
+    assert [" ".join(line.split()) for line in stream.getvalue().splitlines() if line.strip(" ─")] == [
+        "most confident mistakes", "score predicted label text", "0.9877 other same one [b]", "two"]
+
+
 def test_many_slices_are_for_the_metrics_command():
     many = {**VERDICT, "slices": VERDICT["slices"] * (console.FEW_SLICES + 1)}
     texts = []
