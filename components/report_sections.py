@@ -373,21 +373,23 @@ def _padding(facts: TrainingFacts) -> Html:
 def _curves(facts: TrainingFacts, taken: Mapping[str, Any] | None) -> Iterable[Html]:
     rounds = facts.history["rounds"]
     mark = (taken["step"], "taken") if taken else None
-    names = [name for name in ("loss", *(sorted(rounds[0]["validation"]) if rounds else ())) if rounds]
-    for name in dict.fromkeys(names):
-        lines = {}
-        if (train := facts.curves.get(f"train/{name}")) is not None:
-            lines["training"] = train
-        lines["validation"] = (np.array([one["step"] for one in rounds]),
-                               np.array([one["validation"][name] for one in rounds]))
-        last = lines["validation"][1][-1]
-        yield card(figure(plots.curves(lines, "step", f"{name} over the steps of training; in the last validation "
-                                       f"{last:.4f}", mark, dots=("validation",))), title=name.capitalize())
-    for tag, title, alt in (("learning_rate", "Learning rate, as it was run", "learning rate over the steps"),
-                            ("gradient_norm", "Gradient norm", "global gradient norm over the steps")):
-        if (curve := facts.curves.get(f"train/{tag}")) is not None:
-            said = f"{alt}; at most {curve[1].max():.3g}"
-            yield card(figure(plots.curves({title: curve}, "step", said)), title=title)
+    steps = np.array([one["step"] for one in rounds])
+    # TensorBoard has a point a second or so, and of a training of seconds perhaps none: then the rounds tell.
+    means = {name: (steps, np.array([one["train"][name] for one in rounds]))
+             for name in (rounds[0]["train"] if rounds else ())}
+    means |= {"learning_rate": (steps, np.array([one["learning_rate"] for one in rounds]))} if rounds else {}
+    train = means | {tag.removeprefix("train/"): curve for tag, curve in facts.curves.items()
+                     if tag.startswith("train/")}
+    for name in dict.fromkeys(["loss", *sorted(rounds[0]["validation"])] if rounds else ()):
+        lines = {"training": train[name]} if name in train else {}
+        lines["validation"] = steps, np.array([one["validation"][name] for one in rounds])
+        said = f"{name} over the steps of training; in the last validation {lines['validation'][1][-1]:.4f}"
+        yield card(figure(plots.curves(lines, "step", said, mark, dots=("validation",))), title=name.capitalize())
+    for name, title, alt in (("learning_rate", "Learning rate, as it was run", "learning rate over the steps"),
+                             ("gradient_norm", "Gradient norm", "global gradient norm over the steps")):
+        if name in train:
+            said = f"{alt}; at most {train[name][1].max():.3g}"
+            yield card(figure(plots.curves({title: train[name]}, "step", said)), title=title)
     for tag, curve in facts.curves.items():
         if tag.endswith("_per_second"):
             unit = _words(tag.removeprefix("train/"), " a second")

@@ -135,7 +135,8 @@ class Evaluation(sections.Evaluation):
         description="Upper ends, in tokens of the source and ascending, of the length bands that metrics are sliced "
         "by.")
     lower_case: bool = Field(False, description="Compare without regard to case.")
-    examples: int = Field(10, ge=0, description="Translations that are kept of the worst, as many of the best, and as many at random.")
+    examples: int = Field(10, ge=0, description="Translations that are kept of the worst, as many of the best, and as "
+                          "many at random.")
 
 
 class Settings(sections.Settings):

@@ -118,6 +118,15 @@ def test_the_page_of_hostile_data_shows_them_as_text(run):
     assert "0.208 to 0.939" in whole
 
 
+def test_a_training_without_a_curve_is_told_by_its_rounds(run, tmp_path):
+    for path in (tmp_path / "model_run").glob("events*"):
+        path.unlink()
+    facts = gather("moods", run, SETTINGS, "textrail run moods")
+    assert not facts.training.curves
+    whole = report(facts)
+    assert "<h3>Learning rate, as it was run</h3>" in whole and "<h3>Loss</h3>" in whole and "Throughput" not in whole
+
+
 def test_a_run_that_stopped_early_has_a_page_without_what_it_lacks():
     failed = Step("ExampleGen", 1, "failed", NOON, 0.5, {}, reason="expected rows; received none. Give some.")
     whole = report(gather("moods", Run(1, NOON, [failed]), SETTINGS, "textrail run moods"))

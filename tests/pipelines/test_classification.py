@@ -65,6 +65,17 @@ def test_a_run_learns_and_pushes(project, first):
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_its_report_tells_of_it(project, first):
+    page, = (project.folder / "workspace" / project.name).glob("pipeline/RunReport/report/*/report.html")
+    whole = page.read_text("utf-8")
+    assert f"report: {page}" in first.stdout
+    assert '<span class="badge good">pushed</span>' in whole and f"pushed/{project.pushed()[0]}" in whole
+    assert all(f"<b>{name}</b>" in whole for name in COMPONENTS if name != "RunReport")
+    for part in ("Calibration", "Learning rate, as it was run", "Length of texts, in tokens"):
+        assert f"<h3>{part}</h3>" in whole
+    assert f"textrail run {project.folder / project.file} --set seed=" in whole
+
+
 def test_the_pushed_model_answers_plain_strings(project, first):
     done = project.call("predict", "moods", "the film was great fun and we loved it", "awful dull food", "--json")
     assert done.returncode == 0, done.stderr
