@@ -19,7 +19,8 @@ from modules.hardware import FAST_BFLOAT16, cpu_flags, cpu_model
 
 LINE_B_GLIBC = (2, 39)   # What the ml-metadata and TFDV wheels of TFX 1.21 are linked against.
 FREE_GB = 5              # A run on a large data set keeps examples, token ids, checkpoints and models.
-OPTIONAL = {"tensorflow-datasets": "data.source: tfds needs it: `uv sync --extra tfds`"}
+OPTIONAL = {"tensorflow-datasets": "data.source: tfds needs it: `uv sync --extra tfds`",
+            "gradio": "the page of textrail serve needs it: `uv sync --extra playground`"}
 SHOWN = ("tfx", "tensorflow", "tensorflow-text", "keras", "apache-beam", "tensorflow-transform",
          "tensorflow-model-analysis", "tensorflow-hub", "ml-metadata", "pydantic", "rich", "safetensors")
 INSTALL = "`make setup`, or `uv sync --frozen`, installs it"
