@@ -138,6 +138,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="one JSON object a line")
     command.set_defaults(command=_predict)
 
+    command = commands.add_parser("serve", parents=[place], help="the pushed model over HTTP, and a page to try it on")
+    command.add_argument("run", metavar="RUN")
+    _add_serving_options(command)
+    command.set_defaults(command=_serve)
+
     command = commands.add_parser("encoder", help="bring a pretrained BERT in, look at one, take ours out")
     _add_encoder_commands(command.add_subparsers(metavar="COMMAND", required=True), place)
 
@@ -154,6 +159,20 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("doctor", parents=[place], help="what is installed, what is missing, and the fix")
     command.set_defaults(command=_doctor)
     return parser
+
+
+def _add_serving_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--port", metavar="N", type=int, default=8501,
+                         help="default: 8501, that of TensorFlow Serving's REST API; 0 takes a free one")
+    command.add_argument("--host", metavar="ADDRESS", default="127.0.0.1",
+                         help="address to bind to (default: 127.0.0.1, this machine alone; 0.0.0.0 is all)")
+    command.add_argument("--max-batch", metavar="ROWS", type=int, default=32,
+                         help="rows of the requests that share a call of the model; 1 shares none (default: 32)")
+    command.add_argument("--max-wait-ms", metavar="MS", type=float, default=2.0,
+                         help="that an idle model waits for requests to share a call (default: 2)")
+    command.add_argument("--max-request-mb", metavar="MB", type=float, default=4.0,
+                         help="largest body of a request (default: 4)")
+    command.add_argument("--no-page", action="store_true", help="the API alone")
 
 
 def _add_encoder_commands(commands: Any, place: argparse.ArgumentParser) -> None:
@@ -497,6 +516,31 @@ def _predict_texts(options: argparse.Namespace, pair: Sequence[str], predictor: 
         if reason := predictor.answers.cut(answer):
             cut[number] = reason
     return cut_warning("text", cut)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from pipelines import workspace
+    from pipelines.console import captured
+
+    paths = workspace.existing(options.run, options.workspace)
+    fix = f"Push one with `textrail run {options.run}`; `textrail metrics {options.run}` tells why one was refused."
+    for name, least in (("max_batch", 1), ("max_wait_ms", 0), ("max_request_mb", 0.001), ("port", 0)):
+        if not getattr(options, name) >= least:
+            raise TextrailError(f"--{name.replace('_', '-')} of at least {least}", str(getattr(options, name)),
+                                "Leave it out for the default.")
+    with captured(log := paths.new_log()) as screen:
+
+        def tell(line: str) -> None:
+            print(line, file=screen, flush=True)
+
+        tell(f"log: {log}; importing TensorFlow and loading the model takes 10 to 20 s")
+        from pipelines.serving import batching, server
+
+        limits = batching.Limits(options.max_batch, options.max_wait_ms / 1000)
+        place = server.Place(options.host, options.port, int(options.max_request_mb * 2**20), limits,
+                             not options.no_page)
+        server.serve(paths, place, fix, tell)
+    return OK
 
 
 def _convert(options: argparse.Namespace) -> int:

@@ -182,8 +182,8 @@ def attention_png(weights: np.ndarray, source: Sequence[str], target: Sequence[s
             continue
         image = axes.imshow(weights[number], cmap="Blues", vmin=0, vmax=top, aspect="auto")
         axes.set_title(f"head {number + 1}", fontsize=10)
-        axes.set_xticks(range(len(source)), map(_printable, source), rotation=90, fontsize=9)
-        axes.set_yticks(range(len(target)), map(_printable, target), fontsize=9)
+        axes.set_xticks(range(len(source)), map(printable, source), rotation=90, fontsize=9)
+        axes.set_yticks(range(len(target)), map(printable, target), fontsize=9)
         # Below the maps of a last row that is not full stand tokens, too.
         axes.tick_params(length=0, labelbottom=number + columns >= heads)
     figure.suptitle(title, fontweight="bold", ha="left", x=0.01)
@@ -193,7 +193,7 @@ def attention_png(weights: np.ndarray, source: Sequence[str], target: Sequence[s
     _save(figure, path)
 
 
-def _printable(token: str) -> str:
+def printable(token: str) -> str:
     """A token in characters that the plot's font has: the joiner is among those of Asian scripts."""
     return token.replace("￭", "▪")
 
