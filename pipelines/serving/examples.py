@@ -10,24 +10,25 @@ import tensorflow as tf
 
 COUNT = 5
 A_LABEL = 2          # Of each label, so that a sorted split shows more than one.
-LOOKED_AT = 500      # Rows.
+LOOKED_AT = 100      # Rows for each that is wanted.
 MAX_CHARACTERS = 300
 
 
-def examples(pipeline_root: Path, columns: Sequence[str], label: str | None) -> list[list[str]]:
+def examples(pipeline_root: Path, columns: Sequence[str], label: str | None, count: int = COUNT) -> list[list[str]]:
     """Short texts from the split that the model was not trained on.
 
     Args:
         pipeline_root: of the run; without its data there are none.
         columns: that the model reads.
         label: column of the class, if there is one.
+        count: of the rows.
 
     Returns:
         A few rows, a text for each column.
     """
     found: list[list[str]] = []
     seen: Counter[str] = Counter()
-    for record in tf.data.TFRecordDataset(_files(pipeline_root), "GZIP").take(LOOKED_AT).as_numpy_iterator():
+    for record in tf.data.TFRecordDataset(_files(pipeline_root), "GZIP").take(LOOKED_AT * count).as_numpy_iterator():
         features = tf.train.Example.FromString(record).features.feature
         texts = [_value(features, column) for column in columns]
         kind = _value(features, label) if label else ""
@@ -35,7 +36,7 @@ def examples(pipeline_root: Path, columns: Sequence[str], label: str | None) -> 
         if usual and texts not in found and (not label or seen[kind] < A_LABEL):
             found.append(texts)
             seen[kind] += 1
-        if len(found) == COUNT:
+        if len(found) == count:
             break
     return found
 

@@ -9,6 +9,7 @@ import html
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
@@ -37,6 +38,7 @@ FONTS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 STYLE = """
 .answered { color: var(--body-text-color-subdued); }
 .problem { color: var(--error-text-color, #b91c1c); font-weight: 600; }
+.example { font-weight: 400; justify-content: flex-start; text-align: left; }
 .attention { overflow-x: auto; }
 .attention table { border-collapse: collapse; font-size: 0.85rem; }
 .attention table :is(th, td) { border: 1px solid var(--border-color-primary); }
@@ -108,7 +110,8 @@ class Translation:
         self._layers, self._heads = (model.size("attention", "attention", axis) for axis in (1, 2))
 
     def outputs(self) -> list[Any]:
-        return [gr.Textbox(label="translation", lines=3, interactive=False, buttons=["copy"])]
+        return [gr.Textbox(label="translation", lines=3, interactive=False, buttons=["copy"],
+                           elem_id="translation")]
 
     async def show(self, served: Served, answer: Any, texts: Sequence[str]) -> list[Any]:
         return ["\n".join(one["translation"] for one in answer.n_best)]
@@ -133,7 +136,8 @@ class Translation:
             return attention_map(weights, *(found[f"{side}_tokens"][0] for side in ("source", "target")))
 
         for event in (answered, layer.change, head.change):
-            event(draw, [text, layer, head], shown, concurrency_limit=None, show_progress="hidden", api_visibility="private")
+            event(draw, [text, layer, head], shown, concurrency_limit=None, show_progress="hidden",
+                  api_visibility="private")
 
 
 PAGES: dict[str, Callable[[Model], Page]] = {"classification": Classes, "translation": Translation}
@@ -162,7 +166,7 @@ def problem_with(fields: Sequence[Field], texts: Sequence[str]) -> str:
     """What is wrong with what a person wrote, as a sentence; empty if nothing is."""
     for field, text in zip(fields, texts, strict=True):
         if not text.strip():
-            return f"Expected a text in {field.label}; received nothing. Write one, or take an example."
+            return f"Expected a text in {field.label}; received nothing. Write one."
         if len(text) > MAX_CHARACTERS:
             return (f"Expected at most {MAX_CHARACTERS:,} characters in {field.label}; received {len(text):,}. "
                     "Shorten the text.")
@@ -209,8 +213,10 @@ def build(run: str, watcher: Watcher, examples: Sequence[Sequence[str]]) -> gr.B
                 inputs = [gr.Textbox(label=field.label, lines=3, max_lines=12, elem_id=f"text-{place}")
                           for place, field in enumerate(fields)]
                 button = gr.Button(page.button, variant="primary")
-                if examples:
-                    gr.Examples([list(row) for row in examples], inputs, label="from the data", api_visibility="private")
+                # Buttons of our own: gr.Examples 6.17 throws in the browser while another event is under way.
+                for row in examples:
+                    gr.Button(" | ".join(row), size="sm", elem_classes="example").click(
+                        partial(_taken, row), None, inputs, queue=False, api_visibility="private")
             with gr.Column():
                 outputs = page.outputs()
                 status = gr.HTML(elem_id="status")
@@ -240,6 +246,11 @@ def mount(app: Starlette, blocks: gr.Blocks, most_bytes: int) -> Callable[[], No
 async def _no_files(_: Request) -> Response:
     # Gradio would keep on disk whatever anybody sends, though the page has nothing to send.
     return error_response(HTTPStatus.NOT_FOUND, "The page takes no files.")
+
+
+def _taken(row: Sequence[str]) -> Any:
+    """Values for as many fields; Gradio wants a single one without its list."""
+    return row[0] if len(row) == 1 else list(row)
 
 
 def _told(sentence: str, kind: str) -> str:

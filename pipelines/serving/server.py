@@ -92,20 +92,28 @@ async def _serve(paths: Workspace, place: Place, listener: socket.socket, first:
                             timeout_graceful_shutdown=SHUTDOWN_SECONDS)
     host, port = listener.getsockname()[:2]
     origin = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    tell(f"version {first.number} of {paths.run} is served at {origin}/v1/models/{paths.run}:predict")
-    if close_pages:
-        tell(f"page: {origin}/")
+
+    def started() -> None:
+        tell(f"version {first.number} of {paths.run} is served at {origin}/v1/models/{paths.run}:predict")
+        if close_pages:
+            tell(f"page: {origin}/")
+
     # What is loaded stays. The collector would look at all of it, in pauses between answers and for seconds at the end.
     gc.freeze()
-    await _Server(config, close_pages or (lambda: None)).serve([listener])
+    await _Server(config, started, close_pages or (lambda: None)).serve([listener])
 
 
 class _Server(uvicorn.Server):
-    """A server that ends what open pages hold open, for which it would wait otherwise."""
+    """A server that says when it answers, and ends what open pages hold open, for which it would wait otherwise."""
 
-    def __init__(self, config: uvicorn.Config, before_exit: Callable[[], None]):
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None], before_exit: Callable[[], None]):
         super().__init__(config)
-        self._before_exit = before_exit
+        self._started, self._before_exit = started, before_exit
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._before_exit()
