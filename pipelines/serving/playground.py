@@ -36,7 +36,6 @@ MEAN = "mean of all"
 # Those of the system: the theme's own would be looked for outside.
 FONTS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 STYLE = """
-.answered { color: var(--body-text-color-subdued); }
 .problem { color: var(--error-text-color, #b91c1c); font-weight: 600; }
 .example { font-weight: 400; justify-content: flex-start; text-align: left; }
 .attention { overflow-x: auto; }
@@ -213,7 +212,7 @@ def build(run: str, watcher: Watcher, examples: Sequence[Sequence[str]]) -> gr.B
                 inputs = [gr.Textbox(label=field.label, lines=3, max_lines=12, elem_id=f"text-{place}")
                           for place, field in enumerate(fields)]
                 button = gr.Button(page.button, variant="primary")
-                # Buttons of our own: gr.Examples 6.17 throws in the browser while another event is under way.
+                # Buttons of our own: that of gr.Examples in 6.17 has been seen to throw in the browser.
                 for row in examples:
                     gr.Button(" | ".join(row), size="sm", elem_classes="example").click(
                         partial(_taken, row), None, inputs, queue=False, api_visibility="private")
