@@ -20,7 +20,7 @@ SAMPLES = "samples"
 # One of these kinds: not rows but bands of a classifier's confidence, see `judging_classification.calibration_bands`.
 CALIBRATION = "calibration"
 # Metrics that get worse as they grow.
-LOWER_IS_BETTER = ("loss",)
+LOWER_IS_BETTER = ("loss", "masked_loss", "pseudo_perplexity")
 # Differences below this are rounding of the arithmetic: 0.90 - 0.88 is 0.020000000000000018.
 ROUNDING = 1e-9
 
@@ -35,6 +35,11 @@ def translation_metric_names(values: Sequence[str] = ()) -> list[str]:
     """The metrics of a translator that thresholds may name: of all rows, and of these values of `data.slice`."""
     names = ["bleu", "chrf"]
     return names + [f"{name}/{value}" for name in names for value in values]
+
+
+def pretraining_metric_names(next_sentence: bool) -> list[str]:
+    """The metrics of a pretrained encoder that thresholds may name, with or without a head for next sentences."""
+    return ["masked_accuracy", "masked_loss", "pseudo_perplexity"] + (["next_accuracy"] if next_sentence else [])
 
 
 def check_thresholds(names: Iterable[str], known: Sequence[str], slices: bool = False) -> None:

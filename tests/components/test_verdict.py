@@ -9,6 +9,7 @@ from components.verdict import (
     check_thresholds,
     load_verdict,
     metric_names,
+    pretraining_metric_names,
     threshold_rows,
     translation_metric_names,
     verdict_sentence,
@@ -38,6 +39,16 @@ def test_nothing_falls_behind_a_served_value_that_is_missing_or_broken():
         assert row["verdict"] == "passed" and row["change"] is None
 
 
+def test_perplexity_and_losses_worsen_as_they_grow_and_accuracies_as_they_fall():
+    allowed = {name: {"min": 0, "max_drop": 0.5} for name in pretraining_metric_names(True)}
+    served = {"masked_accuracy": 2.0, "masked_loss": 2.0, "pseudo_perplexity": 20.0, "next_accuracy": 2.0}
+    grown = threshold_rows(allowed, {name: value + 1 for name, value in served.items()}, served)
+    fallen = threshold_rows(allowed, {name: value - 1 for name, value in served.items()}, served)
+    assert {row["metric"] for row in grown if row["verdict"] == "failed"} == {"masked_loss", "pseudo_perplexity"}
+    assert {row["metric"] for row in fallen if row["verdict"] == "failed"} == {"masked_accuracy", "next_accuracy"}
+    assert {row["change"] for row in grown} == {1} and {row["change"] for row in fallen} == {-1}
+
+
 def test_sentences_and_file(tmp_path):
     rows = threshold_rows({"accuracy": {"min": 0.9}, "loss": {"max": 1}, "mcc": {"min": 0.5}},
                  {"accuracy": 0.871, "loss": 0.4, "mcc": math.nan}, None)
@@ -58,6 +69,8 @@ def test_names_of_metrics():
         check_thresholds(["auc"], metric_names(["a", "b", "c"]))
     with pytest.raises(TextrailError, match="at least one threshold"):
         check_thresholds([], known)
+    with pytest.raises(TextrailError, match="received 'next_accuracy'"):
+        check_thresholds(["next_accuracy"], pretraining_metric_names(next_sentence=False))
 
 
 def test_names_of_metrics_of_slices():
