@@ -170,7 +170,8 @@ def _in_chunks(function: Callable[..., Any], outputs: Sequence[tf.TensorSpec], *
     return [tf.reshape(one, tf.concat([[-1], tf.shape(one)[2:]], axis=0))[:count] for one in found]
 
 
-def export_pretrainer(pretrainer: Pretrainer, folder: str, max_length: int, top: int = 5, passes: int = 7) -> None:
+def export_pretrainer(pretrainer: Pretrainer, folder: str, max_length: int, top: int = 5, passes: int = 7,
+                      text: str = "text") -> None:
     """Writes the SavedModel with its three signatures and its manifest.
 
     Args:
@@ -179,9 +180,10 @@ def export_pretrainer(pretrainer: Pretrainer, folder: str, max_length: int, top:
         max_length: see `ServedPretrainer`.
         top: see `ServedPretrainer`.
         passes: see `ServedPretrainer`.
+        text: column that the documents were read from.
     """
     served = ServedPretrainer(in_float32(pretrainer), max_length, top, passes)
     describe = functools.partial(write_description, config=pretrainer.config, vocabulary=pretrainer.vocabulary)
     export(served, served.signatures(), folder, {
-        "shape": "pretraining", "inputs": ["text"], "max_length": max_length, "top": served.top, "passes": passes,
-        "next_sentence": pretrainer.next_head is not None}, describe)
+        "shape": "pretraining", "text": text, "inputs": ["text"], "max_length": max_length,
+        "top": served.top, "passes": passes, "next_sentence": pretrainer.next_head is not None}, describe)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,30 @@ def tiny_encoder(tmp_path_factory) -> Path:
         weights |= norm(f"{layer}.output.LayerNorm")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pretrainer(tiny_encoder, tmp_path_factory) -> tuple[Any, Path]:
+    """The tiny encoder with heads of random weights large enough to tell words apart, and the folder of its export.
+
+    Texts have at most 16 tokens, masks 3 words, and judging 3 passes.
+    """
+    import numpy as np
+
+    from modules.mask_filling import export_pretrainer
+    from modules.pretrainer import build_pretrainer
+    from modules.tokenization import Vocabulary
+
+    model, _ = build_pretrainer({"seed": 1, "model": {"dropout": 0.1}}, Vocabulary.read(tiny_encoder), "float32",
+                                str(tiny_encoder))
+    random = np.random.default_rng(5)
+    for layer in (model.transform, model.next_head):
+        layer.kernel.assign(random.normal(size=layer.kernel.shape))
+    model.norm.gamma.assign(20 + random.normal(size=model.norm.gamma.shape))
+    model.projection.bias.assign(random.normal(size=model.projection.bias.shape))
+    folder = tmp_path_factory.mktemp("pretrainer") / "1"
+    export_pretrainer(model, str(folder), max_length=16, top=3, passes=3)
+    return model, folder
 
 
 @pytest.fixture(scope="session")

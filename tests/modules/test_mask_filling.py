@@ -32,23 +32,13 @@ json.dump({name: getattr(value, "tolist", lambda: value)() for name, value in sa
 
 
 @pytest.fixture(scope="module")
-def made(tiny_encoder):
-    """Of the tiny encoder, with heads of random weights large enough to tell words apart."""
-    model, _ = build_pretrainer({"seed": 1, "model": {"dropout": 0.1}}, Vocabulary.read(tiny_encoder), "float32",
-                                str(tiny_encoder))
-    random = np.random.default_rng(5)
-    for layer in (model.transform, model.next_head):
-        layer.kernel.assign(random.normal(size=layer.kernel.shape))
-    model.norm.gamma.assign(20 + random.normal(size=model.norm.gamma.shape))
-    model.projection.bias.assign(random.normal(size=model.projection.bias.shape))
-    return model
+def made(tiny_pretrainer):
+    return tiny_pretrainer[0]
 
 
 @pytest.fixture(scope="module")
-def folder(made, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("served") / "1"
-    export_pretrainer(made, str(folder), max_length=16, top=3, passes=3)
-    return folder
+def folder(tiny_pretrainer):
+    return tiny_pretrainer[1]
 
 
 def example(ids, **features):
@@ -169,8 +159,8 @@ def test_a_row_answers_alike_in_any_company(made):
 
 def test_what_is_served_can_be_had_back_whole(made, folder, tmp_path):
     manifest = json.loads((folder / MANIFEST).read_text())
-    assert manifest == {"shape": "pretraining", "inputs": ["text"], "max_length": 16, "top": 3, "passes": 3,
-                        "next_sentence": True}
+    assert manifest == {"shape": "pretraining", "text": "text", "inputs": ["text"], "max_length": 16, "top": 3,
+                        "passes": 3, "next_sentence": True}
     checkpoint, expected = read_export(folder, Hints()), checkpoint_of(made)
     assert checkpoint.config == made.config and checkpoint.vocabulary == made.vocabulary
     for found, wanted in ((checkpoint.tensors, expected.tensors), (checkpoint.pretraining, expected.pretraining)):
