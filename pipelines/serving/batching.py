@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,26 +51,35 @@ class Batcher:
 
     def __init__(self, call: Callable[[Columns], Outputs], limits: Limits, threads: Executor):
         self._call, self._limits, self._threads = call, limits, threads
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: OrderedDict[asyncio.Future[Outputs], _Waiting] = OrderedDict()
+        self._rows = 0   # of those that wait
         self._arrived = asyncio.Event()
         self._collecting = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._lanes = [self._loop.create_task(self._lane()) for _ in range(limits.calls)]
 
     async def ask(self, columns: Columns) -> Outputs:
-        """The model's answer to the rows of a request.
+        """The model's answer to the rows of a request. Who is cancelled while waiting is not computed.
 
         Raises:
-            RestError: the model refuses them, or too many requests are waiting.
+            RestError: too many rows in the request, or in those that wait before it.
+            Exception: what the model raises.
         """
         rows = len(next(iter(columns.values())))
-        if self._waiting and self._rows() + rows > self._limits.max_waiting:
+        if rows > self._limits.max_waiting:
+            raise RestError(HTTPStatus.BAD_REQUEST, f"Task size {rows} is larger than maximum input batch size "
+                                                    f"{self._limits.max_waiting}")
+        if self._rows + rows > self._limits.max_waiting:
             raise RestError(HTTPStatus.SERVICE_UNAVAILABLE,
                             "The batch scheduling queue to which this task was submitted is full")
-        answer: asyncio.Future[Outputs] = self._loop.create_future()
-        self._waiting.append(_Waiting(columns, rows, self._loop.time(), answer))
+        request = _Waiting(columns, rows, self._loop.time(), self._loop.create_future())
+        self._waiting[request.answer] = request
+        self._rows += rows
         self._arrived.set()
-        return await answer
+        try:
+            return await request.answer
+        finally:
+            self._take(request)   # It still waits if its client has gone.
 
     async def close(self) -> None:
         """Ends the lanes; nothing may be waiting."""
@@ -79,8 +87,11 @@ class Batcher:
             lane.cancel()
         await asyncio.gather(*self._lanes, return_exceptions=True)
 
-    def _rows(self) -> int:
-        return sum(waiting.rows for waiting in self._waiting)
+    def _take(self, request: _Waiting) -> _Waiting:
+        """Removes a request from those that wait, if it is still among them."""
+        if self._waiting.pop(request.answer, None):
+            self._rows -= request.rows
+        return request
 
     async def _lane(self) -> None:
         """Calls the model again and again. While one lane collects requests, the others compute."""
@@ -91,40 +102,48 @@ class Batcher:
 
     async def _collect(self) -> list[_Waiting]:
         """The requests of the next call: those that waited while the last was computed need not wait any longer."""
-        while not self._waiting:
+        while self._rows < self._limits.max_batch and not self._is_due():
             await self._next()
-        deadline = self._waiting[0].since + self._limits.max_wait
-        while self._rows() < self._limits.max_batch and (left := deadline - self._loop.time()) > 0:
-            await self._next(left)
-        batch = [self._waiting.popleft()]
+        batch = [self._take(self._first())]
         rows = batch[0].rows
-        while self._waiting and rows + self._waiting[0].rows <= self._limits.max_batch:
-            batch.append(self._waiting.popleft())
+        while self._waiting and rows + self._first().rows <= self._limits.max_batch:
+            batch.append(self._take(self._first()))
             rows += batch[-1].rows
         return batch
 
-    async def _next(self, timeout: float | None = None) -> None:
+    def _first(self) -> _Waiting:
+        return next(iter(self._waiting.values()))
+
+    def _is_due(self) -> bool:
+        return bool(self._waiting) and self._loop.time() >= self._first().since + self._limits.max_wait
+
+    async def _next(self) -> None:
+        """Waits for a request, or until the first has waited long enough."""
         self._arrived.clear()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._arrived.wait(), timeout)
+        # A timer and no asyncio.wait_for, which in Python 3.10 may lose the cancellation that ends a lane.
+        due = self._loop.call_at(self._first().since + self._limits.max_wait, self._arrived.set) \
+            if self._waiting else None
+        try:
+            await self._arrived.wait()
+        finally:
+            if due:
+                due.cancel()
 
     async def _answer(self, batch: Sequence[_Waiting]) -> None:
-        batch = [request for request in batch if not request.answer.done()]   # those whose client has gone
-        if not batch:
-            return
         try:
             outputs = await self._ask([request.columns for request in batch])
         except Exception as error:
             if len(batch) == 1:
-                _tell(batch[0], error=error)
+                _tell(batch[0].answer, error=error)
                 return
             for request in batch:   # Of those that share a call, one may be what the model refuses.
-                await self._answer([request])
+                if not request.answer.done():
+                    await self._answer([request])
             return
         start = 0
         for request in batch:
             end = start + request.rows
-            _tell(request, {name: values[start:end] for name, values in outputs.items()})
+            _tell(request.answer, {name: values[start:end] for name, values in outputs.items()})
             start = end
 
     async def _ask(self, requests: Sequence[Columns]) -> Outputs:
@@ -132,10 +151,10 @@ class Batcher:
         return await self._loop.run_in_executor(self._threads, self._call, together)
 
 
-def _tell(request: _Waiting, outputs: Any = None, error: Exception | None = None) -> None:
-    if request.answer.done():
+def _tell(answer: asyncio.Future[Outputs], outputs: Outputs | None = None, error: Exception | None = None) -> None:
+    if answer.done():   # Its client has gone.
         return
     if error is None:
-        request.answer.set_result(outputs)
+        answer.set_result(outputs or {})
     else:
-        request.answer.set_exception(error)
+        answer.set_exception(error)

@@ -110,7 +110,7 @@ def test_too_many_waiting_rows_are_refused_and_those_who_left_are_not_computed()
         first = ask(batcher, "a")
         while not lengths.calls:
             await asyncio.sleep(0.01)
-        left, kept = ask(batcher, "b"), ask(batcher, "c")
+        left, kept = ask(batcher, "b"), ask(batcher, "c", "c")
         await asyncio.sleep(0)
         left.cancel()
         with pytest.raises(RestError) as caught:
@@ -118,7 +118,48 @@ def test_too_many_waiting_rows_are_refused_and_those_who_left_are_not_computed()
         assert (caught.value.status, caught.value.message) == (
             503, "The batch scheduling queue to which this task was submitted is full")
         lengths.go.set()
-        assert await answers(first, kept) == [[1], [1]]
-        assert lengths.calls == [[b"a"], [b"c"]]
+        assert await answers(first, kept) == [[1], [1, 1]]
+        assert lengths.calls == [[b"a"], [b"c", b"c"]]
 
     run(body, Limits(max_wait=0, max_waiting=3))
+
+
+def test_those_who_left_make_room_and_are_not_waited_for():
+    async def body(batcher, lengths):
+        lengths.go.clear()
+        first = ask(batcher, "a")
+        while not lengths.calls:
+            await asyncio.sleep(0.01)
+        left = [ask(batcher, "b", "c"), ask(batcher, "d")]
+        await asyncio.sleep(0)
+        for request in left:
+            request.cancel()
+        await asyncio.sleep(0)
+        later = ask(batcher, "e", "f", "g")   # refused if those three rows still counted
+        lengths.go.set()
+        assert await answers(first, later) == [[1], [1, 1, 1]]
+        assert lengths.calls == [[b"a"], [b"e", b"f", b"g"]]
+
+    run(body, Limits(max_wait=0, max_waiting=3))
+
+
+def test_more_rows_than_may_ever_wait_are_the_clients_fault():
+    async def body(batcher, lengths):
+        with pytest.raises(RestError) as caught:
+            await ask(batcher, *"abcd")
+        assert (caught.value.status, caught.value.message) == (
+            400, "Task size 4 is larger than maximum input batch size 3")
+
+    run(body, Limits(max_waiting=3))
+
+
+def test_a_batcher_closes_while_a_request_is_arriving_and_leaving():
+    async def body(batcher, lengths):
+        await asyncio.sleep(0.01)   # The lane waits for a request, one comes and goes, and the lane is to end at once.
+        request = ask(batcher, "a")
+        await asyncio.sleep(0)
+        request.cancel()
+        await batcher.close()
+        assert lengths.calls == []
+
+    run(body, Limits(max_wait=30))
