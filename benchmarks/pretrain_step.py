@@ -30,7 +30,8 @@ import tensorflow as tf
 from benchmarks.train_step import DROPOUT, cpu_features
 from modules.bert import BertConfig
 from modules.optimization import AdamW, choose_precision, policy_of
-from modules.pretrainer import PRESETS, build_pretrainer, pretraining_config, sums
+from modules.presets import PRESETS
+from modules.pretrainer import build_pretrainer, pretraining_config, sums
 from modules.tokenization import SPECIALS, Vocabulary
 
 VOCABULARY, MASK_RATE, MOST_MASKED = 30522, 0.15, 20

@@ -131,7 +131,7 @@ def _check(split: str, count: Counter[str], next_sentence: bool) -> None:
     if next_sentence and count["documents"] == 1:
         raise TextrailError(
             f"at least two documents in the {split} split, for next-sentence pairs from different ones", "1",
-            "Give it more documents, see in data.documents what counts as one, or set pretraining.next_sentence=false.")
+            "Give it more documents, see in data.documents what counts as one, or set instances.next_sentence=false.")
     if not count["instances"]:
         raise TextrailError(f"text in the {split} split to make examples of", f"none, in {count['documents']:,} "
                             "documents with tokens", "Give it more documents, or a larger share in data.split.")

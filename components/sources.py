@@ -7,11 +7,12 @@ from collections.abc import Callable
 from components.rows import Source
 from components.source_csv import CsvSource
 from components.source_grammar import GrammarSource
+from components.source_text import TextSource
 from components.source_tfds import TfdsSource
 from components.source_tfrecord import TfrecordSource
 
 SOURCES: dict[str, Callable[[dict], Source]] = {
-    "csv": CsvSource, "grammar": GrammarSource, "tfds": TfdsSource, "tfrecord": TfrecordSource}
+    "csv": CsvSource, "grammar": GrammarSource, "text": TextSource, "tfds": TfdsSource, "tfrecord": TfrecordSource}
 
 
 def make_source(data: dict) -> Source:

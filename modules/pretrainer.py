@@ -17,6 +17,7 @@ import tensorflow as tf
 from modules.bert import INPUTS, Bert, BertConfig
 from modules.checkpoints import Checkpoint, Hints, read_huggingface
 from modules.errors import TextrailError
+from modules.presets import Sizes
 from modules.token_loss import chunk_rows, token_loss
 from modules.tokenization import Vocabulary
 from modules.transformer import AddNorm, Linear, activate
@@ -30,38 +31,23 @@ from modules.weights import (
     slot_tensors,
 )
 
-# Turc et al., "Well-Read Students Learn Better" (arXiv:1908.08962), table 1: blocks and width. A head is 64 wide, the
-# feed-forward four times as wide as the model.
-PRESETS = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "base": (12, 768)}
 
 def pretraining_config(model: Mapping[str, Any], vocab_size: int, pad_id: int = 0) -> BertConfig:
-    """The sizes of a new BERT.
+    """The configuration of a new BERT, with everything but its sizes as in BERT.
 
     Args:
-        model: the section of the settings. `preset` is a key of `PRESETS`; `layers`, `hidden_size`, `num_heads`,
-            `inner_size` and `positions`, where one is there and not None, take the place of the preset's.
+        model: the section of the settings; see `Sizes.of`.
         vocab_size: wordpieces.
         pad_id: id of [PAD].
-
-    Returns:
-        The configuration, with everything else as in BERT.
 
     Raises:
         TextrailError: there is no such preset, or sizes do not go together.
     """
-    if (name := model.get("preset", "mini")) not in PRESETS:
-        raise TextrailError(f"model.preset to be one of {', '.join(PRESETS)}", repr(name),
-                            "Set model.preset=mini, say.")
-
-    def size(key: str, default: int) -> int:
-        value = model.get(key)
-        return default if value is None else value
-
-    hidden = size("hidden_size", PRESETS[name][1])
+    sizes = Sizes.of(model)
     return BertConfig(
-        vocab_size=vocab_size, hidden_size=hidden, num_hidden_layers=size("layers", PRESETS[name][0]),
-        num_attention_heads=size("num_heads", max(hidden // 64, 1)), intermediate_size=size("inner_size", 4 * hidden),
-        max_position_embeddings=size("positions", 512), type_vocab_size=2, hidden_act="gelu", layer_norm_eps=1e-12,
+        vocab_size=vocab_size, hidden_size=sizes.hidden_size, num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.num_heads, intermediate_size=sizes.inner_size,
+        max_position_embeddings=sizes.positions, type_vocab_size=2, hidden_act="gelu", layer_norm_eps=1e-12,
         pad_token_id=pad_id)
 
 
@@ -94,7 +80,7 @@ class Pretrainer(keras.Model):
         config, policy = bert.config, self.dtype_policy
         if with_next and bert.pooler is None:
             raise TextrailError("an encoder with BERT's pooler, for next sentences", "one without",
-                                "Set model.next_sentence=false.")
+                                "Set instances.next_sentence=false.")
         self.bert, self.vocabulary, self.config = bert, vocabulary, config
         if bert.pooler is not None:
             bert.pooler.trainable = with_next

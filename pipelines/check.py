@@ -91,7 +91,7 @@ def read_sample(settings: Settings, limit: int) -> tuple[Sample, Columns]:
     # What was not read may be rows of the other splits.
     check_no_split_is_empty({split: len(rows) for split, rows in sample.rows.items()
                              if sample.whole or split == "train"}, len(sample.bad))
-    if sample.whole and settings.data.slice:
+    if sample.whole and "slice" in columns.roles:
         _check_slices(sample, columns, settings)
     return sample, columns
 

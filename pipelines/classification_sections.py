@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -16,7 +15,7 @@ BY_CLASS = [name.partition("/")[0] for name in metric_names([""]) if "/" in name
 Metric = Annotated[str, known_metric(OVERALL, BY_CLASS)]
 
 
-class Data(sections.Data):
+class Data(sections.GroupedData):
     text_pair: str | None = Field(None, description="Column with the second text of a pair; none for single texts.")
     label: str = Field("label", description="Column or feature with the class name.")
     label_names: dict[str, str] = Field(
@@ -39,38 +38,13 @@ class Gate(sections.Gate):
         "the data of the model served now (L-infinity distance).")
 
 
-class Encoder(Section):
-    source: str = Field(
-        "minilm", description="`minilm` (packaged all-MiniLM-L6-v2, works offline); a folder with a BERT as "
-        "HuggingFace (`model.safetensors`), google-research/bert or TF Model Garden (`bert_model.ckpt.index`) lay it "
-        "out, or a SavedModel; `hf://owner/name` or `hf://owner/name@revision`; a handle that begins with "
-        "`https://tfhub.dev/` or `https://www.kaggle.com/models/`.")
-    sha256: str | None = Field(
-        None, description="Expected sha256 of the weights, 64 hexadecimal digits; checked when given. The weights are "
-        "`model.safetensors`, of checkpoints and SavedModels the file `….data-00000-of-00001`; several files count as "
-        "one, in the order of their names.")
-    lower_case: bool | None = Field(
-        None, description="Lower-case texts; none follows the encoder's own flag, or, in a release without one, "
-        "whether the vocabulary has capitals.")
-    config: str | None = Field(
-        None, description="A `config.json` or `bert_config.json` for a checkpoint or SavedModel that lacks one; comes "
-        "before its own.")
-    preprocessing: str | None = Field(
-        None, description="Where the vocabulary is, if not beside a checkpoint or in a SavedModel: a `vocab.txt`, or a "
-        "folder or handle of the preprocessing SavedModel.")
+class Encoder(sections.Encoder):
     opaque: bool = Field(
         False, description="Fine-tune a SavedModel as it is, of any architecture that has BERT's three inputs: in its "
         "own precision, whole or not at all, and without the exports that need a BERT.")
     head: Literal["new", "keep"] = Field(
         "new", description="The layer that tells the classes apart: a `new` one, or, where the source is a classifier "
         "of the same classes, `keep` its own. `model.pooling` must be what it was trained on.")
-
-    @field_validator("sha256")
-    @classmethod
-    def _is_a_sha256(cls, digits: str | None) -> str | None:
-        if digits is not None and not re.fullmatch("[0-9a-fA-F]{64}", digits):
-            raise ValueError("64 hexadecimal digits")
-        return digits
 
 
 class Model(Section):

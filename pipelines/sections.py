@@ -1,20 +1,22 @@
 """The settings that every shape of run has: each key with its type, default, unit and meaning, and what fits together.
 
-What only one shape has stands in `classification_sections` and `translation_sections`; `shapes` names them all.
+What only one shape has stands in `classification_sections`, `translation_sections` and `pretraining_sections`; `shapes`
+names them all.
 `docs/settings.md` is written from them (`python -m pipelines.settings_page`), and a test keeps the two equal.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from components.rows import ROLES
 
-FILE_SOURCES = ("csv", "tfrecord", "grammar")   # Those that read `data.path`.
+FILE_SOURCES = ("csv", "tfrecord", "grammar", "text")   # Those that read `data.path`.
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -25,20 +27,22 @@ def choice(literals: Sequence[str], word: str = "or") -> str:
     return f"{', '.join(most)} {word} {last}" if most else last
 
 
-def known_metric(overall: Sequence[str], by_class: Sequence[str] = ()) -> AfterValidator:
+def known_metric(overall: Sequence[str], by_class: Sequence[str] = (), slices: bool = True) -> AfterValidator:
     """Refuses a threshold on what a model of a shape is not judged by.
 
     Whether a class or slice is one of the data's shows when there are data.
 
     Args:
-        overall: metrics of all rows, which are also those of a slice, as in `accuracy/SLICE`.
+        overall: metrics of all rows.
         by_class: metrics of one class, as in `recall/CLASS`.
+        slices: whether metrics of all rows are also those of a slice, as in `accuracy/SLICE`.
     """
-    known = [*overall, *(f"{kind}/CLASS" for kind in by_class), *(f"{kind}/SLICE" for kind in overall)]
+    of_a_part = (*(overall if slices else ()), *by_class)
+    known = [*overall, *(f"{kind}/CLASS" for kind in by_class), *(f"{kind}/SLICE" for kind in overall if slices)]
 
     def check(name: str) -> str:
         kind, slash, of = name.partition("/")
-        if name not in overall and not (of and kind in (*overall, *by_class)):
+        if name not in overall and not (of and kind in of_a_part):
             pattern = next((one for one in known if one.startswith(f"{kind}/")), f"{kind}/CLASS") if slash else kind
             nearest = difflib.get_close_matches(pattern, known, n=1, cutoff=0)[0]
             part = nearest.partition("/")[2]
@@ -78,18 +82,16 @@ class SplitShares(Section):
 
 
 class Data(Section):
-    source: Literal["csv", "tfds", "tfrecord", "grammar"] = Field(
-        ..., description="Where rows come from: `csv` (CSV and TSV files), `tfds` (TensorFlow Datasets), `tfrecord` "
-        "(serialized tf.Examples) or `grammar` (pairs of sentences that a grammar makes, and pairs written by hand).")
+    """What is read by whichever shape; which sources there are is the shape's own."""
+
+    source: str = Field(..., description="Where rows come from.")
     path: str | dict[Literal["train", "validation", "test"], str] | None = Field(
-        None, description="`csv`, `tfrecord`: one file or pattern, split by a hash of the row (see `data.split`), or "
-        "one for each of `train`, `validation`, `test`, kept as given. Compressed files are read as they are. "
+        None, description="`csv`, `tfrecord`, `text`: one file or pattern, split by a hash of the row (see "
+        "`data.split`), or one for each of `train`, `validation`, `test`, kept as given. Compressed files are read as "
+        "they are. "
         "`tfrecord` also: a folder that `textrail convert` wrote, with its splits. `grammar`: its YAML file. A "
         "relative path counts from the settings file's folder, in `--set` from the current one.")
     text: str = Field("text", description="Column or feature with the text.")
-    slice: str | None = Field(
-        None, description="Column that groups rows, such as a domain or a difficulty: metrics are also told for each "
-        "of its values. No model reads it.")
     columns: list[str] = Field(
         default_factory=list, description="`csv`: names of the columns, in their order, of files whose first line is a "
         "row; empty takes the first line for the names.")
@@ -102,7 +104,7 @@ class Data(Section):
         "stop", description="A row that cannot be used (empty text, missing label, wrong number of columns, invalid "
         "UTF-8): `stop` ends the run naming file and line; `skip` counts such rows and lists them in a file.")
     split: SplitShares = Field(
-        default_factory=SplitShares, description="`csv`, `tfrecord` with one path: shares of the splits.")
+        default_factory=SplitShares, description="Files with one path: shares of the splits.")
     name: str | None = Field(None, description="`tfds`: name of the data set, with its config after a slash.")
     data_dir: str | None = Field(None, description="`tfds`: folder of prepared data sets; TFDS's own default if none.")
     download: bool = Field(False, description="`tfds`: download and prepare the data set where it is missing.")
@@ -118,9 +120,6 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _source_has_what_it_reads(self) -> Data:
-        if self.source in FILE_SOURCES and not self.path:
-            raise ValueError(f"`data.path` for source {self.source}, received none; set a file, a pattern or one for "
-                             "each split")
         if self.source == "tfds" and not self.name:
             raise ValueError("`data.name` for source tfds, received none; set for example data.name=imdb_reviews")
         if self.source == "grammar" and isinstance(self.path, dict):
@@ -138,6 +137,17 @@ class Data(Section):
             raise ValueError(f"`data.columns` with all that is read ({', '.join(names)}), received none named "
                              f"{missing[0]!r}")
         return self
+
+
+class GroupedData(Data):
+    """Rows with more columns than a text."""
+
+    source: Literal["csv", "tfds", "tfrecord", "grammar"] = Field(
+        ..., description="Where rows come from: `csv` (CSV and TSV files), `tfds` (TensorFlow Datasets), `tfrecord` "
+        "(serialized tf.Examples) or `grammar` (pairs of sentences that a grammar makes, and pairs written by hand).")
+    slice: str | None = Field(
+        None, description="Column that groups rows, such as a domain or a difficulty: metrics are also told for each "
+        "of its values. No model reads it.")
 
 
 class Gate(Section):
@@ -165,6 +175,33 @@ class Loading(Section):
     deterministic: bool = Field(
         True, description="Every pass over the files in the same order. `false` takes what comes ready first: a slow "
         "file holds up no other, but a second run differs, and a resumed one repeats and misses some examples.")
+
+
+class Encoder(Section):
+    source: str = Field(
+        "minilm", description="`minilm` (packaged all-MiniLM-L6-v2, works offline); a folder with a BERT as "
+        "HuggingFace (`model.safetensors`), google-research/bert or TF Model Garden (`bert_model.ckpt.index`) lay it "
+        "out, or a SavedModel; `hf://owner/name` or `hf://owner/name@revision`; a handle that begins with "
+        "`https://tfhub.dev/` or `https://www.kaggle.com/models/`.")
+    sha256: str | None = Field(
+        None, description="Expected sha256 of the weights, 64 hexadecimal digits; checked when given. The weights are "
+        "`model.safetensors`, of checkpoints and SavedModels the file `….data-00000-of-00001`; several files count as "
+        "one, in the order of their names.")
+    lower_case: bool | None = Field(
+        None, description="Lower-case texts; none follows the encoder's own flag, or, in a release without one, "
+        "whether the vocabulary has capitals.")
+    config: str | None = Field(
+        None, description="A `config.json` or `bert_config.json` for a checkpoint or SavedModel that lacks one; comes "
+        "before its own.")
+    preprocessing: str | None = Field(
+        None, description="Where the vocabulary is, if not beside a checkpoint or in a SavedModel: a `vocab.txt`, or a "
+        "folder or handle of the preprocessing SavedModel.")
+    @field_validator("sha256")
+    @classmethod
+    def _is_a_sha256(cls, digits: str | None) -> str | None:
+        if digits is not None and not re.fullmatch("[0-9a-fA-F]{64}", digits):
+            raise ValueError("64 hexadecimal digits")
+        return digits
 
 
 class Training(Section):
@@ -245,7 +282,7 @@ class Settings(DataSettings):
     def _slices_have_a_column(self) -> Settings:
         sliced = [name for name in self.evaluation.thresholds if name.partition("/")[0] in self.evaluation.overall
                   and "/" in name]
-        if sliced and not self.data.slice:
+        if sliced and not getattr(self.data, "slice", None):
             raise ValueError(f"`data.slice` to name the column that evaluation.thresholds.{sliced[0]} is about, "
                              "received none")
         return self

@@ -266,6 +266,10 @@ def _missing_files(settings: DataSettings) -> dict[str, str]:
         wanted |= ({f"data.path.{split}": path for split, path in data.path.items()}
                    if isinstance(data.path, dict) else {"data.path": data.path})
     problems = {
+        key: "expected a file, a pattern, or one of either for each split; received nothing. Set for example "
+             f"{key}={'texts/*.txt' if data.source == 'text' else 'mine.csv'}."
+        for key, path in wanted.items() if key == "data.path" and not path}
+    problems |= {
         key: f"expected a file at {path}; received {files.describe_missing(path)}. Correct the path."
         for key, path in wanted.items() if path and not files.is_uri(path) and not files.find(path)
         and not (key == "data.path" and data.source == "tfrecord" and manifest_of(path))}

@@ -12,7 +12,8 @@ from pipelines.settings_words import allowed, is_section, keys
 from pipelines.shapes import DEFAULT, SHAPES
 
 TABLE = ("| key | value | default | meaning |", "|---|---|---|---|")
-ORDER = ("data", "gate", "encoder", "vocabulary", "model", "training", "decoding", "evaluation", "push", "card")
+ORDER = ("data", "gate", "encoder", "vocabulary", "instances", "masking", "model", "training", "decoding",
+         "filling", "evaluation", "push", "card")
 SHAPE = "Kind of pipeline, which decides what other keys there are: see below."
 
 INTRODUCTION = """\
@@ -55,6 +56,17 @@ data:
 evaluation:
   thresholds:
     bleu: {min: 20, max_drop: 1}
+```
+
+A pretraining needs no more than text:
+
+```yaml
+shape: pretraining
+data:
+  path: texts/*.txt           # a document a file; documents: block or line for others
+evaluation:
+  thresholds:
+    masked_accuracy: {min: 0.2, max_drop: 0.01}
 ```
 """
 

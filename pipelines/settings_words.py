@@ -67,9 +67,9 @@ def _nearest_key(path: tuple, model: type[Section]) -> str:
         return score + 0.05 * (key in siblings)
 
     best = max((key for key, _ in keys(model)), key=likeness)
-    found = [f"It is a key of shape {shape}." for shape, other in SHAPES.items()
-             if ".".join(map(str, path)) in dict(keys(other))]
-    if likeness(best) >= 0.65:
+    shapes = [shape for shape, other in SHAPES.items() if ".".join(map(str, path)) in dict(keys(other))]
+    found = [f"It is a key of shape {' and of '.join(shapes)}."] if shapes else []
+    if likeness(best) >= 0.65 and (best in siblings or not shapes):
         if best in siblings:
             best = ".".join([*map(str, path[:-1]), best.rsplit(".", 1)[-1]])   # names the metric, not METRIC
         found.append(f"Did you mean {best}?")
@@ -156,7 +156,9 @@ def _bounds(metadata: Sequence) -> str:
               if hasattr(item, name)}
     if "ge" in bounds and ("le" in bounds or "lt" in bounds):
         return f" from {bounds['ge']} to {bounds['le'] if 'le' in bounds else 'below ' + bounds['lt']}"
-    return f" of at least {bounds['ge']}" if "ge" in bounds else f" above {bounds['gt']}" if "gt" in bounds else ""
+    if "gt" in bounds:
+        return f" above {bounds['gt']}" + (f" and below {bounds['lt']}" if "lt" in bounds else "")
+    return f" of at least {bounds['ge']}" if "ge" in bounds else ""
 
 
 def shown(value: Any) -> str:

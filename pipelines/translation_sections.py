@@ -16,7 +16,7 @@ Metric = Annotated[str, known_metric(OVERALL)]
 LARGEST_PEAK = 0.1   # Learning rate; a factor of `inverse_sqrt` is ten times that and more.
 
 
-class Data(sections.Data):
+class Data(sections.GroupedData):
     text: str = Field("text", description="Column or feature with the text to translate.")
     target: str = Field("target", description="Column or feature with its translation.")
 

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 from modules.checkpoints import Hints, read_huggingface
 from modules.errors import TextrailError
 from modules.optimization import AdamW
+from modules.presets import PRESETS
 from modules.pretrainer import (
-    PRESETS,
     build_pretrainer,
     checkpoint_of,
     chosen,

@@ -154,11 +154,13 @@ def test_a_shape_has_its_own_keys(run_file):
     assert problems(run_file, PAIRS, "data.label=kind", "model.max_token=9", "encoder.source=minilm") == [
         "data.label (--set): expected a key of data; received an unknown key. It is a key of shape classification.",
         "model.max_token (--set): expected a key of model; received an unknown key. Did you mean model.max_tokens?",
-        "encoder: expected a key of the settings; received an unknown key. It is a key of shape classification."]
+        "encoder: expected a key of the settings; received an unknown key. It is a key of shape classification and of "
+        "pretraining."]
     assert problems(run_file, PAIRS, "shape=translatoin") == [
-        "shape (--set): expected `classification` or `translation`; received 'translatoin'. Did you mean translation?"]
+        "shape (--set): expected `classification`, `translation` or `pretraining`; received 'translatoin'. Did you "
+        "mean translation?"]
     assert problems(run_file, PAIRS, "shape=[]") == [
-        "shape (--set): expected `classification` or `translation`; received a list."]
+        "shape (--set): expected `classification`, `translation` or `pretraining`; received a list."]
 
 
 @pytest.mark.parametrize("override, problem", [
@@ -182,6 +184,65 @@ def test_a_shape_has_its_own_keys(run_file):
 ])
 def test_what_does_not_fit_together_in_a_translation_is_refused(run_file, override, problem):
     assert problems(run_file, PAIRS, override) == [problem]
+
+
+TEXTS = """\
+shape: pretraining
+data: {path: rows.csv}
+evaluation: {thresholds: {masked_accuracy: {min: 0.2}}}
+"""
+
+
+def test_a_pretraining_needs_no_more_than_text(run_file):
+    run_file.write_text(TEXTS)
+    loaded = settings.load(str(run_file))
+    assert (loaded.data.source, loaded.data.documents, loaded.data.split.train) == ("text", "file", 0.9)
+    assert (loaded.start, loaded.instances.max_length, loaded.masking.mask_rate) == ("new weights", 128, 0.15)
+    assert problems(run_file, TEXTS.replace("path: rows.csv", "split: {train: 0.8, test: 0.15}")) == [
+        "data.path: expected a file, a pattern, or one of either for each split; received nothing. Set for example "
+        "data.path=texts/*.txt."]
+    run_file.write_text(TEXTS)
+    assert settings.load(str(run_file), ["encoder={}", "model.preset=mini", "model.dropout=0.2"]).start == "minilm"
+
+
+@pytest.mark.parametrize("override, problem", [
+    ("data.slice=kind", "data.slice (--set): expected a key of data; received an unknown key. It is a key of shape "
+                        "classification and of translation."),
+    ("data.source=grammar", "data.source (--set): expected `text`, `csv`, `tfds` or `tfrecord`; received 'grammar'."),
+    ("data.documents=page", "data.documents (--set): expected `file`, `block` or `line`; received 'page'."),
+    ("masking.mask_rate=0", "masking.mask_rate (--set): expected a number above 0 and below 1; received 0."),
+    ("masking.mask_token_rate=0.95", "masking: expected `masking.mask_token_rate` and `masking.random_token_rate` that "
+                                     "sum to at most 1; received 1.05."),
+    ("model={preset: tiny, num_heads: 3}", "the file: expected `model.hidden_size` to be a multiple of "
+                                           "`model.num_heads`; received 128 for 3 heads."),
+    ("instances.max_length=513", "the file: expected `instances.max_length` of at most `model.positions`; received 513 "
+                                 "for 512 positions."),
+    ("training={xla: true, accumulate: 4}", "training (--set): expected `training.xla` to be false with "
+                                            "training.accumulate above 1; received true for 4 parts."),
+    ("evaluation.thresholds.masked_acuracy.min=1",
+     "evaluation.thresholds.masked_acuracy: expected a metric (`masked_accuracy`, `masked_loss`, `pseudo_perplexity` "
+     "or `next_accuracy`); received 'masked_acuracy'; the nearest is masked_accuracy."),
+    ("evaluation.thresholds.masked_loss/x.min=1",
+     "evaluation.thresholds.masked_loss/x: expected a metric (`masked_accuracy`, `masked_loss`, `pseudo_perplexity` "
+     "or `next_accuracy`); received 'masked_loss/x'; the nearest is masked_loss."),
+])
+def test_what_does_not_fit_together_in_a_pretraining_is_refused(run_file, override, problem):
+    assert problems(run_file, TEXTS, override) == [problem]
+
+
+def test_what_an_encoder_or_a_missing_head_rules_out(run_file):
+    for overrides, problem in (
+            (["encoder={}", "vocabulary.size=9000"], "the file: expected `vocabulary.size` to be left out with "
+                                                     "`encoder`, which brings its own; received 9000."),
+            (["encoder={}", "model.preset=tiny"], "the file: expected `model.preset` to be left out with `encoder`, "
+                                                  "which brings its own; received tiny."),
+            (["instances.next_sentence=false", "evaluation.thresholds.next_accuracy.min=0.6"],
+             "the file: expected `instances.next_sentence` to be true for evaluation.thresholds.next_accuracy; "
+             "received false."),
+            (["instances.next_sentence=false", "training.early_stopping_metric=next_accuracy"],
+             "the file: expected `instances.next_sentence` to be true for training.early_stopping_metric="
+             "next_accuracy; received false.")):
+        assert problems(run_file, TEXTS, *overrides) == [problem]
 
 
 def test_every_metric_can_have_a_threshold(run_file):
