@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+# As `modules.mask_filling` has it, which could not be imported without TensorFlow.
+MASK = "[MASK]"
+
 
 class Prediction(NamedTuple):
     """A classifier's answer to one text.
@@ -36,6 +39,21 @@ class Translated(NamedTuple):
     truncated: bool
 
 
+class Filled(NamedTuple):
+    """A pretrained encoder's answer to one text.
+
+    Attributes:
+        filled: the text with the likeliest word in the place of each [MASK] that the model read.
+        masks: of each of those, in the order of the text, `words`, the likeliest first, and their `probabilities`.
+            What begins with "##" goes on the word before it.
+        truncated: whether the model read only the beginning of the text.
+    """
+
+    filled: str
+    masks: list[dict[str, Any]]
+    truncated: bool
+
+
 class Answers(Protocol):
     """How the answers of one model are read and shown.
 
@@ -47,8 +65,8 @@ class Answers(Protocol):
     what: str
     columns: list[str]
 
-    def read(self, outputs: Mapping[str, Any]) -> Iterator[Any]:
-        """The answers in outputs of `serving_default`, one a row."""
+    def read(self, outputs: Mapping[str, Any], rows: Sequence[Sequence[str]]) -> Iterator[Any]:
+        """The answers in outputs of `serving_default`, one for each of the rows of texts that it was asked."""
 
     def fields(self, answer: Any) -> list[str]:
         """The values of `columns`."""
@@ -57,7 +75,7 @@ class Answers(Protocol):
         """What a person is told of the answer to some texts."""
 
     def cut(self, answer: Any) -> str:
-        """What the model has not read, as the end of a sentence about the text; empty if it read all."""
+        """Why the answer is not to the whole text, as the end of a sentence about it; empty if it is."""
 
 
 class Predictions:
@@ -70,7 +88,7 @@ class Predictions:
         self._width = max(map(len, self._classes))
         self.columns = ["label", "score", *self._classes]
 
-    def read(self, outputs: Mapping[str, Any]) -> Iterator[Prediction]:
+    def read(self, outputs: Mapping[str, Any], rows: Sequence[Sequence[str]]) -> Iterator[Prediction]:
         for label, score, scores, classes in zip(
                 outputs["label"], outputs["score"], outputs["scores"], outputs["classes"], strict=True):
             by_class = {name.decode(): float(value) for name, value in zip(classes, scores, strict=True)}
@@ -97,7 +115,7 @@ class Translations:
         numbers = ["", *(f"_{place}" for place in range(2, n_best + 1))]
         self.columns = [f"{name}{number}" for number in numbers for name in ("translation", "score")]
 
-    def read(self, outputs: Mapping[str, Any]) -> Iterator[Translated]:
+    def read(self, outputs: Mapping[str, Any], rows: Sequence[Sequence[str]]) -> Iterator[Translated]:
         for translations, scores, truncated in zip(
                 outputs["translations"], outputs["scores"], outputs["truncated"], strict=True):
             # Where the search found fewer, the rest has no text and a score below all others.
@@ -121,8 +139,69 @@ class Translations:
             if answer.truncated else ""
 
 
+class Fillings:
+    """Of a pretrained encoder."""
+
+    what = "words for their masks"
+
+    def __init__(self, manifest: Mapping[str, Any]):
+        self._longest = manifest["max_length"] - 2   # [CLS] and [SEP]
+        numbers = ["", *(f"_{place}" for place in range(2, manifest["top"] + 1))]
+        self.columns = ["filled", *(f"{name}{number}" for number in numbers for name in ("words", "probabilities"))]
+
+    def read(self, outputs: Mapping[str, Any], rows: Sequence[Sequence[str]]) -> Iterator[Filled]:
+        for words, probabilities, count, truncated, (text,) in zip(
+                outputs["words"], outputs["probabilities"], outputs["counts"], outputs["truncated"], rows, strict=True):
+            masks = [{"words": [word.decode() for word in some], "probabilities": [float(value) for value in values]}
+                     for some, values in zip(words[:count], probabilities[:count], strict=True)]
+            yield Filled(fill(text, [mask["words"][0] for mask in masks]), masks, bool(truncated))
+
+    def fields(self, answer: Filled) -> list[str]:
+        """The text; then the likeliest words of all masks with a space between them, and so on for each place."""
+        found = [answer.filled]
+        for place in range(len(self.columns) // 2):
+            found.append(" ".join(mask["words"][place] for mask in answer.masks))
+            found.append(" ".join(f"{mask['probabilities'][place]:.6f}" for mask in answer.masks))
+        return found
+
+    def line(self, answer: Filled, texts: Sequence[str]) -> str:
+        """The text with its best words, then a line for each mask with all that are told."""
+        numbers = [""] if len(answer.masks) == 1 else [f" {number}" for number in range(1, len(answer.masks) + 1)]
+        rows = [[MASK + number, *(f"{word} {value:.1%}" for word, value in zip(*mask.values(), strict=True))]
+                for number, mask in zip(numbers, answer.masks, strict=True)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n  ".join([" ".join(answer.filled.split()), *lines])
+
+    def cut(self, answer: Filled) -> str:
+        if not answer.masks and MASK not in answer.filled:
+            return f"without {MASK}: write it in the place of each word that the model shall tell"
+        lost = f" and keeps its {MASK}s" if MASK in answer.filled else ""
+        return f"longer than the {self._longest} tokens that the model reads: its end is not read{lost}" \
+            if answer.truncated else ""
+
+
+def fill(text: str, words: Sequence[str]) -> str:
+    """A text with words in the place of its first masks.
+
+    Example:
+        >>> fill("the film [MASK] [MASK] on and [MASK]", ["walk", "##ed"])
+        'the film walked on and [MASK]'
+
+    Args:
+        text: with at least as many masks as there are words.
+        words: wordpieces; "##" begins what goes on the word before it.
+    """
+    found, *rest = text.split(MASK)
+    for place, after in enumerate(rest):
+        word = words[place] if place < len(words) else MASK
+        goes_on = word.startswith("##") and len(word) > 2
+        found = (found.rstrip() + word[2:] if goes_on else found + word) + after
+    return found
+
+
 ANSWERS: dict[str, Callable[[Mapping[str, Any]], Answers]] = {
-    "classification": Predictions, "translation": Translations}
+    "classification": Predictions, "translation": Translations, "pretraining": Fillings}
 
 
 def _shortened(text: str, width: int = 80) -> str:

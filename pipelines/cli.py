@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--file", metavar="IN", help="CSV or TSV file, .gz too, with the column the model reads; "
                          "without header where the run's data.columns names the columns")
     command.add_argument("--out", metavar="OUT", help="with --file: its rows with the answers: label, score and each "
-                         "class's score, or translation and score")
+                         "class's score, or translation and score, or the filled text with words and probabilities")
     command.add_argument("--json", action="store_true", help="one JSON object a line")
     command.set_defaults(command=_predict)
 
@@ -500,7 +500,7 @@ def _check_utf8(texts: Sequence[str]) -> None:
 
 
 def _predict_texts(options: argparse.Namespace, pair: Sequence[str], predictor: Predictor, screen: TextIO) -> str:
-    """Answers the texts of the command line. Returns a sentence on those that are too long; empty if none is."""
+    """Answers the texts of the command line. Returns a sentence on those not answered as a whole."""
     from pipelines.predict import cut_warning
 
     rows = [tuple(pair)] if pair else [(text,) for text in options.texts]

@@ -68,7 +68,8 @@ class Predictor:
                 inputs = {name: self._tf.constant([batch[row][place] for row in call])
                           for place, name in enumerate(self._inputs)}
                 outputs = {name: tensor.numpy() for name, tensor in self._ask(**inputs).items()}
-                answers.update(zip(call, self.answers.read(outputs), strict=True))
+                answers.update(zip(call, self.answers.read(outputs, [batch[row] for row in call]),
+                                   strict=True))
             yield from (answers[row] for row in range(len(batch)))
 
 
@@ -94,7 +95,7 @@ class Done(NamedTuple):
 
     Attributes:
         rows: how many it has.
-        warning: a sentence on rows of which the model has read only a part; empty if there are none.
+        warning: see `cut_warning`.
     """
 
     rows: int
@@ -104,9 +105,10 @@ class Done(NamedTuple):
 def predict_file(predictor: Predictor, source: str, target: str, dialect: Dialect = BY_NAME) -> Done:
     """Copies a CSV or TSV file, adding to each row the columns of the answer.
 
-    They are label, score and one a class of a classifier, translation and score of a translator. Columns that the file
-    has already are added as `predicted_…`. The target appears when it is whole; it may be the source itself. Both may
-    be `.gz`. A file of a run whose files have no header gets none, and may lack the last of their columns.
+    They are label, score and one a class of a classifier, translation and score of a translator, and the filled text,
+    words and probabilities of an encoder. Columns that the file has already are added as `predicted_…`. The target
+    appears when it is whole; it may be the source itself. Both may be `.gz`. A file of a run whose files have no header
+    gets none, and may lack the last of their columns.
 
     Args:
         predictor: the model; its `columns` must be among the file's.
@@ -148,21 +150,22 @@ def predict_file(predictor: Predictor, source: str, target: str, dialect: Dialec
 
 
 def cut_warning(what: str, cut: Mapping[int, str]) -> str:
-    """A sentence on the texts of which a model has read only a part; empty if it read all of them.
+    """A sentence on the texts that a model has not answered as a whole; empty if there are none.
 
     Example:
-        >>> cut_warning("in.tsv, row", {3: "longer than …", 8: "longer than …"})
-        "in.tsv, row 3 (and 1 more: 8): the text is longer than …"
+        >>> cut_warning("in.tsv, row", {3: "longer than …", 5: "without …", 8: "longer than …"})
+        "in.tsv, row 3 (and 1 more: 8): the text is longer than …; in.tsv, row 5: the text is without …"
 
     Args:
         what: before the number.
         cut: number → what it lost; see `Answers.cut`.
     """
-    if not cut:
-        return ""
-    first, *others = cut
-    named = ", ".join(map(str, others[:TOLD])) + (", …" if len(others) > TOLD else "")
-    return f"{what} {first}{f' (and {len(others)} more: {named})' if others else ''}: the text is {cut[first]}"
+    found = []
+    for reason in dict.fromkeys(cut.values()):
+        first, *others = (number for number in cut if cut[number] == reason)
+        named = ", ".join(map(str, others[:TOLD])) + (", …" if len(others) > TOLD else "")
+        found.append(f"{what} {first}{f' (and {len(others)} more: {named})' if others else ''}: the text is {reason}")
+    return "; ".join(found)
 
 
 def read_rows(path: str, dialect: Dialect = BY_NAME) -> Iterator[list[str]]:

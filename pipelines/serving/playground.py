@@ -195,7 +195,7 @@ def build(run: str, watcher: Watcher, examples: Sequence[Sequence[str]]) -> gr.B
                            for field, text in zip(fields, texts, strict=True)}
                 found = await served.ask(DEFAULT_SIGNATURE, columns)
                 answers = ANSWERS[served.model.manifest["shape"]](served.model.manifest)
-                answer, = answers.read(found)
+                answer, = answers.read(found, [texts])
                 shown = await page.show(served, answer, texts)
         except RestError as error:
             return [*(None for _ in outputs), _told(error.message, "problem")]

@@ -11,7 +11,8 @@ import pytest
 
 from modules.errors import TextrailError
 from modules.manifest import input_names
-from pipelines import cli, predict, settings, workspace
+from pipelines import answers, cli, predict, settings, workspace
+from tests.mask_filler import make_mask_filler
 from tests.word_translator import make_word_translator
 
 ROOT = Path(__file__).parents[2]
@@ -281,3 +282,67 @@ def test_n_best_translations_are_columns(translators, tmp_path):
     assert predict.predict_file(predict.Predictor(str(translators / "2"), ""), str(source), str(source)).rows == 2
     assert source.read_text() == ("id,pt,score,translation,predicted_score,translation_2,score_2\n"
                                   "1,o gato,x,the cat,-0.020000,THE CAT,-0.120000\n2,,,,0.000000,,\n")
+
+
+# Words for masks.
+
+
+@pytest.fixture(scope="module")
+def filler(tmp_path_factory, tiny_encoder):
+    """A push destination with a pretrained encoder that says "good", "great" or "bad"."""
+    folder = tmp_path_factory.mktemp("filler")
+    make_mask_filler(folder / "1", tiny_encoder, text="review")
+    return folder
+
+
+@pytest.mark.parametrize("text, words, filled", [
+    ("no mask", [], "no mask"),
+    ("[MASK], the [MASK].", ["so", "end"], "so, the end."),
+    ("the film [MASK] [MASK] on", ["walk", "##ed"], "the film walked on"),
+    ("[MASK][MASK] and [MASK]", ["##a", "##"], "a## and [MASK]"),
+])
+def test_words_take_the_place_of_the_first_masks(text, words, filled):
+    assert answers.fill(text, words) == filled
+
+
+def test_the_command_tells_words_for_masks(filler, tmp_path, monkeypatch, capfd):
+    from modules import mask_filling
+
+    assert answers.MASK == mask_filling.MASK
+    started(tmp_path, "words", filler)
+    monkeypatch.setenv("TEXTRAIL_WORKSPACE", str(tmp_path))
+    assert cli.main(["predict", "words", "The film was [MASK]\nand moving", "so [MASK], [MASK]!"]) == 0
+    assert capfd.readouterr() == ("""\
+The film was good and moving
+  [MASK]  good 50.0%  great 25.0%  bad 12.5%
+so good, good!
+  [MASK] 1  good 50.0%  great 25.0%  bad 12.5%
+  [MASK] 2  good 50.0%  great 25.0%  bad 12.5%
+""", "")
+
+    far = "the [MASK] film " + "the film " * 6
+    rows = ["a film", "a [MASK]", far, far + "was [MASK]", "the film " * 8 + "[MASK]", ""]
+    assert cli.main(["predict", "words", "--json", *rows]) == 0
+    told, warned = capfd.readouterr()
+    said = [json.loads(line) for line in told.splitlines()]
+    best = {"words": ["good", "great", "bad"], "probabilities": pytest.approx([0.5, 0.25, 0.125], rel=1e-5)}
+    assert said[1] == {"text": "a [MASK]", "filled": "a good", "masks": [best], "truncated": False}
+    assert [len(answer["masks"]) for answer in said] == [0, 1, 1, 1, 0, 0]
+    assert said[3]["filled"] == far.replace("[MASK]", "good") + "was [MASK]"
+    assert [answer["truncated"] for answer in said] == [False, False, True, True, True, False]
+    reads = "the text is longer than the 14 tokens that the model reads: its end is not read"
+    assert warned == ("textrail: warning: text 1 (and 1 more: 6): the text is without [MASK]: write it in the place of "
+                      f"each word that the model shall tell; text 3: {reads}; text 4 (and 1 more: 5): {reads} and "
+                      "keeps its [MASK]s\n")
+
+
+def test_a_file_of_masked_texts(filler, tmp_path):
+    source = tmp_path / "in.csv"
+    source.write_text("id,review,filled\n1,[MASK] and [MASK],x\n2,a [MASK] film,\n")
+    assert predict.predict_file(predict.Predictor(str(filler), ""), str(source), str(source)) == (2, "")
+    assert list(csv.reader(source.read_text().splitlines())) == [
+        ["id", "review", "filled", "predicted_filled", "words", "probabilities", "words_2", "probabilities_2",
+         "words_3", "probabilities_3"],
+        ["1", "[MASK] and [MASK]", "x", "good and good", "good good", "0.500000 0.500000", "great great",
+         "0.250000 0.250000", "bad bad", "0.125000 0.125000"],
+        ["2", "a [MASK] film", "", "a good film", "good", "0.500000", "great", "0.250000", "bad", "0.125000"]]
