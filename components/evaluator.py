@@ -39,7 +39,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             TextrailError: a threshold names an unknown metric or slice, or there is no row to judge on.
         """
         # TFMA takes seconds to import, which building a pipeline need not wait for.
-        from components import judging, judging_classification, judging_translation
+        from components import judging, judging_classification, judging_pretraining, judging_translation
 
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = json.loads(exec_properties["settings"])
@@ -47,14 +47,19 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         manifests = {name: read_manifest(folder) for name, folder in folders.items()}
         shape = manifests["candidate"]["shape"]
         judges: dict[str, type[judging.Judge]] = {"classification": judging_classification.ClassificationJudge,
-                                                  "translation": judging_translation.TranslationJudge}
+                                                  "translation": judging_translation.TranslationJudge,
+                                                  "pretraining": judging_pretraining.PretrainingJudge}
+        reason = judges[shape].not_comparable(folders, manifests) if "baseline" in folders else ""
+        if reason:
+            del folders["baseline"], manifests["baseline"]
         judge = judges[shape](manifests, settings)
         thresholds = settings["evaluation"]["thresholds"]
         check_thresholds(thresholds, judge.metric_names(), slices=bool(judge.slice))
         split, pattern = _judging_split(input_dict["examples"])
         output = artifact_utils.get_single_uri(output_dict["evaluation"])
 
-        progress.report(f"judging on the {split} split" + (", beside the served model" if len(folders) > 1 else ""))
+        beside = f", without the served model: {reason}" if reason else ", beside the served model"
+        progress.report(f"judging on the {split} split" + (beside if reason or len(folders) > 1 else ""))
         with self._make_beam_pipeline() as pipeline:
             judging.evaluate(pipeline, pattern, folders, judge, output)
         results = judging.read_results(output, judge)
@@ -62,12 +67,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
         rows = threshold_rows(thresholds, results["metrics"], results["baseline_metrics"])
         verdict = {"passed": all(row["verdict"] == "passed" for row in rows), "shape": shape, "split": split,
-                   "rows": rows, **results}
+                   "not_comparable": reason, "rows": rows, **results}
         for key in ("metrics", "baseline_metrics"):
             verdict[key] = verdict[key] and {name: number(value) for name, value in verdict[key].items()}
         with fileio.open(os.path.join(output, VERDICT_FILE), "w") as file:
             file.write(json.dumps(verdict, ensure_ascii=False, indent=1, allow_nan=False))
-        _bless(input_dict, output_dict, verdict["passed"])
+        _bless(input_dict["model"], _baselines(input_dict) if "baseline" in folders else [], output_dict["blessing"],
+               verdict["passed"])
 
 
 def _model_folders(input_dict: dict[str, list[types.Artifact]]) -> dict[str, str]:
@@ -100,11 +106,11 @@ def _has_rows(pattern: str) -> bool:
                for _ in tf.data.TFRecordDataset(path, compression_type="GZIP").take(1))
 
 
-def _bless(input_dict: dict[str, list[types.Artifact]], output_dict: dict[str, list[types.Artifact]],
+def _bless(models: list[types.Artifact], baselines: list[types.Artifact], blessings: list[types.Artifact],
            passed: bool) -> None:
     """Marks the blessing as TFX's own Evaluator does."""
-    blessing = artifact_utils.get_single_instance(output_dict["blessing"])
-    for prefix, artifacts in (("current", input_dict["model"]), ("baseline", _baselines(input_dict))):
+    blessing = artifact_utils.get_single_instance(blessings)
+    for prefix, artifacts in (("current", models), ("baseline", baselines)):
         for artifact in artifacts:
             blessing.set_string_custom_property(f"{prefix}_model", artifact.uri)
             blessing.set_int_custom_property(f"{prefix}_model_id", artifact.id)
@@ -138,7 +144,8 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         """Builds the component.
 
         Args:
-            examples: raw Examples, with the split `test` or `validation`.
+            examples: what the model's signature `examples` takes, with the split `test` or `validation`: raw
+                Examples, or of an encoder that is pretrained those of InstanceGen.
             model: the candidate, with the three signatures of `modules/serving.py`.
             settings: a run's settings; `seed`, `evaluation` and the columns under `data` are used.
             baseline_model: what `ServedModel` gives.

@@ -1,7 +1,8 @@
 """The Beam part of the Evaluator: two models over one pass of examples, counted by TFMA.
 
-What differs by the shape of the models is a `Judge`: `judging_classification.py`, `judging_translation.py`. All of it
-stands apart from `components/evaluator.py`, so that building a pipeline does not wait for TFMA's imports.
+What differs by the shape of the models is a `Judge`: `judging_classification.py`, `judging_translation.py`,
+`judging_pretraining.py`. All of it stands apart from `components/evaluator.py`, so that building a pipeline does not
+wait for TFMA's imports.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Judge:
         settings: `data` (names of features by what they hold), `evaluation` and `seed` of a run's settings.
 
     Attributes:
-        outputs: outputs of the signature `examples` that are read.
+        outputs: outputs of the signature `examples` that are read, as far as a model has them.
         call_tokens: tokens in one call of a model, padding included; bounds its memory.
         sample_kinds: names of the groups of rows that `samples` keeps for a person to read.
     """
@@ -59,6 +60,16 @@ class Judge:
         self.seed = settings.get("seed", 0)
 
     @property
+    @staticmethod
+    def not_comparable(folders: Mapping[str, str], manifests: Mapping[str, Mapping[str, Any]]) -> str:
+        """Why the served model cannot be judged on the candidate's rows, in a few words; "" where it can.
+
+        Args:
+            folders: model name → SavedModel folder, of both models.
+            manifests: as the judge is given them.
+        """
+        return ""
+
     def slice(self) -> str | None:
         """The column whose values slice the metrics, if the settings name one."""
         return self.data.get("slice")
@@ -98,8 +109,8 @@ class Judge:
         """Rows for a person to read, with the candidate's answer; none by default."""
         return iter(())
 
-    def keep(self, samples: beam.PCollection) -> dict[str, beam.PCollection]:
-        """Kind of `sample_kinds` → a PCollection with one list, the samples that are kept."""
+    def keep(self, samples: beam.PCollection, candidate: str) -> dict[str, beam.PCollection]:
+        """Kind of `sample_kinds` → a PCollection with one list, the samples that are kept; `candidate` is a folder."""
         return {}
 
     def details(self, folder: str) -> dict[str, Any]:
@@ -156,10 +167,10 @@ class Predict(beam.DoFn):
         order, parts = [], []
         for call in bounded_calls(lengths.tolist(), self._judge.call_tokens):
             answer = signature(examples=tf.gather(records, call))
-            parts.append({output: answer[output].numpy() for output in self._judge.outputs})
+            parts.append({output: answer[output].numpy() for output in self._judge.outputs if output in answer})
             order += call
         back = np.argsort(order)
-        return {output: np.concatenate([part[output] for part in parts])[back] for output in self._judge.outputs}
+        return {output: np.concatenate([part[output] for part in parts])[back] for output in parts[0]}
 
 
 class _Models(dict):
@@ -171,7 +182,7 @@ def evaluate(pipeline: beam.Pipeline, pattern: str, models: Mapping[str, str], j
 
     Args:
         pipeline: the pipeline to add to.
-        pattern: TFRecord files of serialized raw tf.Examples.
+        pattern: TFRecord files of the serialized tf.Examples that the signature `examples` takes.
         models: model name → SavedModel folder; `tfma.CANDIDATE_KEY` and, where one is served, `tfma.BASELINE_KEY`.
         judge: of the models' shape.
         output: folder for TFMA's results and, in `samples/KIND.jsonl`, for what `Judge.keep` keeps.
@@ -193,7 +204,7 @@ def evaluate(pipeline: beam.Pipeline, pattern: str, models: Mapping[str, str], j
             extractors=[slice_key_extractor.SliceKeyExtractor(eval_config=config, materialize=False)],
             output_path=output)
     )
-    for kind, kept in judge.keep(answered[SAMPLES]).items():
+    for kind, kept in judge.keep(answered[SAMPLES], models[tfma.CANDIDATE_KEY]).items():
         _ = (
             kept
             | f"Lines of {kind}" >> beam.Map(_as_lines)

@@ -82,7 +82,7 @@ class ClassificationJudge(Judge):
                 yield {"text": texts if self._pair else texts[0], "label": self._label(row),
                        "predicted": self._names[int(np.argmax(scores))], "score": float(np.max(scores))}
 
-    def keep(self, samples: beam.PCollection) -> dict[str, beam.PCollection]:
+    def keep(self, samples: beam.PCollection, candidate: str) -> dict[str, beam.PCollection]:
         """The mistakes that the model was surest of, and how often it was right by how sure it was."""
         mistakes = samples | "Wrong" >> beam.Filter(lambda sample: sample["label"] != sample["predicted"])
         return {"mistakes": mistakes | "Surest" >> beam.combiners.Top.Of(MISTAKES, key=_sureness),

@@ -59,7 +59,7 @@ class TranslationJudge(Judge):
             yield {"source": text(row, self._source), "reference": reference, "translation": said,
                    "score": float(score), "chrf": sentence_chrf(said, reference, self._lower_case)}
 
-    def keep(self, samples: beam.PCollection) -> dict[str, beam.PCollection]:
+    def keep(self, samples: beam.PCollection, candidate: str) -> dict[str, beam.PCollection]:
         """The translations with the lowest and the highest chrF, and as many that a hash of source and seed draws."""
         if not self._kept:
             return {}

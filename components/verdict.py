@@ -121,6 +121,8 @@ def load_samples(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
 
     Of translations the kinds are `worst`, `best` and `random`, and a row has source, reference, translation, score and
     chrf.
+    Of pretrained encoders there is `masked`: a row has text, with [MASK]s in it, and masks, each with label, words and
+    probabilities.
     Of classifications they are `mistakes`, a row having text, label, predicted and score, and `calibration`, whose rows
     are bands of confidence with examples, confidence and accuracy.
     """
@@ -132,8 +134,9 @@ def verdict_sentence(verdict: Mapping[str, Any]) -> str:
     """One sentence for a person: that the model passed, or why it did not."""
     if not verdict["passed"]:
         return str(refusal(verdict))
+    reason = verdict.get("not_comparable")
     return (f"The model meets all {len(verdict['rows'])} thresholds on {verdict['examples']} examples "
-            f"of the {verdict['split']} split.")
+            f"of the {verdict['split']} split." + (f" The served model is not comparable: {reason}." if reason else ""))
 
 
 def refusal(verdict: Mapping[str, Any]) -> TextrailError:

@@ -29,8 +29,8 @@ SYMBOLS = {"waiting": ("·", "dim"), "cached": ("≡", "cyan"), "done": ("✓", 
 PLAIN_WIDTH = 120
 # Up to this many slices are shown at the end of a run; `textrail metrics` shows all.
 FEW_SLICES = 20
-MAIN_METRICS = ("accuracy", "loss", "bleu", "chrf")
-PERCENTAGES = ("bleu", "chrf")
+MAIN_METRICS = ("accuracy", "loss", "bleu", "chrf", "masked_accuracy", "pseudo_perplexity", "next_accuracy")
+TWO_DECIMALS = ("bleu", "chrf", "pseudo_perplexity")   # Those that go beyond 1.
 
 
 @contextmanager
@@ -273,9 +273,24 @@ def mistakes_table(samples: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def masks_table(samples: Sequence[Mapping[str, Any]]) -> Table:
+    """Texts with masks in them: for each mask what stood there, and the likeliest words."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="masked words", title_justify="left")
+    for name in ("text", "label", "words"):
+        table.add_column(name, overflow="fold")
+    for sample in samples:
+        text, masks = sample["text"], sample["masks"] or [{"label": "", "words": [], "probabilities": []}]
+        for mask in masks:
+            words = zip(mask["words"], mask["probabilities"], strict=True)
+            table.add_row(text, mask["label"], ", ".join(f"{word} {probability:.2f}" for word, probability in words),
+                          end_section=mask is masks[-1])
+            text = ""
+    return table
+
+
 def metric_text(metric: str, value: float | None, sign: bool = False) -> str:
-    """Metrics from 0 to 100 have two decimals, those from 0 to 1 four."""
-    decimals = 2 if metric.partition("/")[0] in PERCENTAGES else 4
+    """Metrics from 0 to 1 have four decimals, others two."""
+    decimals = 2 if metric.partition("/")[0] in TWO_DECIMALS else 4
     return "-" if value is None else f"{value:{'+' if sign else ''}.{decimals}f}"
 
 
@@ -288,6 +303,8 @@ def show_verdict(console: Console, verdict: Mapping[str, Any], all_slices: bool)
         all_slices: whether slices are shown however many there are.
     """
     console.print(verdict_table(verdict))
+    if reason := verdict.get("not_comparable"):
+        console.print(f"baseline: not comparable: {reason}", soft_wrap=True)
     if verdict["slices"] and (all_slices or len(verdict["slices"]) <= FEW_SLICES):
         console.print(slices_table(verdict))
     for name, signature in verdict.get("signatures", {}).items():
@@ -297,7 +314,9 @@ def show_verdict(console: Console, verdict: Mapping[str, Any], all_slices: bool)
 def show_samples(console: Console, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Prints the rows that an Evaluator keeps for a person to read, by kind."""
     shown = {kind: rows for kind, rows in samples.items() if kind != CALIBRATION}
+    tables = {"mistakes": mistakes_table, "masked": masks_table}
     for kind, rows in shown.items():
-        console.print(mistakes_table(rows) if kind == "mistakes" else samples_table(kind, rows))
+        console.print(tables[kind](rows) if kind in tables else samples_table(kind, rows))
     if not shown:
-        console.print("no examples were kept: of translations, evaluation.examples says how many", soft_wrap=True)
+        console.print("no examples were kept: of translations and masked texts, evaluation.examples says how many",
+                      soft_wrap=True)

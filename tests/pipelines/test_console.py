@@ -98,6 +98,23 @@ def test_mistakes_of_a_classifier_are_shown_and_its_calibration_is_not():
         "most confident mistakes", "score predicted label text", "0.9877 other same one [b]", "two"]
 
 
+def test_masked_words_are_shown_and_why_nothing_was_compared():
+    verdict = {"split": "test", "examples": 900, "not_comparable": "another vocabulary", "slices": [], "rows": [
+        {"metric": "pseudo_perplexity", "value": 31.257, "min": None, "max": 40.0, "max_drop": 1.0, "baseline": None,
+         "change": None, "verdict": "passed", "why": ""}]}
+    kept = {"masked": [{"text": "the [MASK] was [MASK]", "masks": [
+        {"label": "film", "words": ["book", "film"], "probabilities": [0.5, 0.254]},
+        {"label": "good", "words": ["bad", "##s"], "probabilities": [1.0, 0.0]}]}, {"text": "9", "masks": []}]}
+    stream = io.StringIO()
+    console.show_verdict(console.plain_console(stream), verdict, all_slices=False)
+    console.show_samples(console.plain_console(stream), kept)
+    assert [" ".join(line.split()) for line in stream.getvalue().splitlines() if line.strip(" ─")] == [
+        "900 examples of the test split", "metric value bound baseline change verdict",
+        "pseudo_perplexity 31.26 ≤ 40, drop ≤ 1 - - passed", "baseline: not comparable: another vocabulary",
+        "masked words", "text label words", "the [MASK] was [MASK] film book 0.50, film 0.25",
+        "good bad 1.00, ##s 0.00", "9"]
+
+
 def test_many_slices_are_for_the_metrics_command():
     many = {**VERDICT, "slices": VERDICT["slices"] * (console.FEW_SLICES + 1)}
     texts = []
