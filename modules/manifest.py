@@ -6,6 +6,8 @@ from collections.abc import Sequence
 MANIFEST = "assets.extra/textrail.json"
 # Beside it, a folder that says what its encoder is: config.json, vocab.txt, tokenizer_config.json.
 DESCRIPTION = "assets.extra/encoder"
+# The signature that takes plain strings, and that model servers ask where a request names none.
+DEFAULT_SIGNATURE = "serving_default"
 
 
 def input_names(columns: Sequence[str]) -> list[str]:

@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from components import files
-from components.calls import bounded_calls
 from components.rows import NUL
 from components.source_csv import open_rows, separator
-from components.versions import read_manifest, served_version
+from components.versions import served_version
 from modules.errors import TextrailError
-from pipelines.answers import ANSWERS
+from modules.manifest import DEFAULT_SIGNATURE
 from pipelines.workspace import Workspace
 
-BATCH = 256               # Rows read ahead, to be asked in the order of their lengths.
-CALL_CHARACTERS = 16_384  # Of the texts in one call, the shorter ones filled up to the longest: bounds the memory.
-TOLD = 10                 # Rows that a sentence names.
+BATCH = 256   # Rows read ahead, to be asked in the order of their lengths.
+TOLD = 10     # Rows that a sentence names.
 
 
 class Predictor:
@@ -34,26 +32,19 @@ class Predictor:
         fix: what to do when there is none, for the error.
 
     Raises:
-        TextrailError: nothing was pushed there.
+        TextrailError: nothing was pushed there, or it does not load.
     """
 
     def __init__(self, destination: str, fix: str):
         version = served_version(destination)
         if version is None:
             raise TextrailError(f"a pushed model in {destination}", "none", fix)
-        self.folder = os.path.join(destination, version)
-        manifest = read_manifest(self.folder)
-        self.columns = [manifest[key] for key in ("text", "text_pair") if manifest.get(key)]
-        self._inputs = manifest.get("inputs", self.columns)
-        self.answers = ANSWERS[manifest["shape"]](manifest)
         # Only lines that say something is wrong; the command line sends even those to a file.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        import tensorflow as tf
-        import tensorflow_text  # noqa: F401  # registers the tokenizer's ops
+        from pipelines.model import Model
 
-        self._tf = tf
-        self._model = tf.saved_model.load(self.folder)   # the signature lives no longer than its model
-        self._ask = self._model.signatures["serving_default"]
+        self._model = Model(os.path.join(destination, version))
+        self.folder, self.columns, self.answers = self._model.folder, self._model.columns, self._model.answers
 
     def __call__(self, rows: Iterable[Sequence[str]]) -> Iterator[Any]:
         """Answers of `pipelines.answers` in the order of the rows, reading no more than a batch ahead.
@@ -63,14 +54,8 @@ class Predictor:
         """
         rows = iter(rows)
         while batch := list(islice(rows, BATCH)):
-            answers: dict[int, Any] = {}
-            for call in bounded_calls([sum(map(len, row)) for row in batch], CALL_CHARACTERS):
-                inputs = {name: self._tf.constant([batch[row][place] for row in call])
-                          for place, name in enumerate(self._inputs)}
-                outputs = {name: tensor.numpy() for name, tensor in self._ask(**inputs).items()}
-                answers.update(zip(call, self.answers.read(outputs, [batch[row] for row in call]),
-                                   strict=True))
-            yield from (answers[row] for row in range(len(batch)))
+            columns = {name: [row[place].encode() for row in batch] for place, name in enumerate(self._model.names)}
+            yield from self.answers.read(self._model.ask(DEFAULT_SIGNATURE, columns), batch)
 
 
 class Dialect(NamedTuple):

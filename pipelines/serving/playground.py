@@ -15,12 +15,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pipelines.answers import ANSWERS
+from modules.manifest import DEFAULT_SIGNATURE
+from pipelines.model import Model
 from pipelines.plots import printable
 from pipelines.serving.errors import RestError
-from pipelines.serving.model import Model
 from pipelines.serving.rest import error_response
-from pipelines.serving.tensors import DEFAULT_SIGNATURE
 from pipelines.serving.watching import Served, Watcher
 
 # Before Gradio is imported: it would report its use, and look for a newer version of itself.
@@ -130,8 +129,10 @@ class Translation:
                 return ""
             with watcher.use() as served:
                 found = await served.ask("attention", {served.model.inputs("attention")[0]: [text.encode()]})
-            weights = found["attention"][0, int(layer) - 1]  # [heads, target, source]
-            weights = weights.mean(axis=0) if head == MEAN else weights[int(head) - 1]  # [target, source]
+            weights = found["attention"][0]  # [layers, heads, target, source]
+            # A version that came since may have fewer of them than there are to choose from.
+            weights = weights[min(int(layer), len(weights)) - 1]  # [heads, target, source]
+            weights = weights.mean(axis=0) if head == MEAN else weights[min(int(head), len(weights)) - 1]
             return attention_map(weights, *(found[f"{side}_tokens"][0] for side in ("source", "target")))
 
         for event in (answered, layer.change, head.change):
@@ -183,7 +184,11 @@ def build(run: str, watcher: Watcher, examples: Sequence[Sequence[str]]) -> gr.B
     with watcher.use() as served:
         model = served.model
     page = PAGES[model.manifest["shape"]](model)
-    fields = [Field(*names) for names in zip(model.columns, model.manifest.get("inputs", model.columns), strict=True)]
+    fields = [Field(*names) for names in zip(model.columns, model.names, strict=True)]
+
+    def head() -> str:
+        with watcher.use() as served:
+            return f"<h1>{html.escape(run)}</h1><p>{html.escape(_described(served.model))}</p>"
 
     async def ask(*texts: str) -> list[Any]:
         if problem := problem_with(fields, texts):
@@ -194,19 +199,18 @@ def build(run: str, watcher: Watcher, examples: Sequence[Sequence[str]]) -> gr.B
                 columns = {field.name: [text.encode("utf-8", "replace")]
                            for field, text in zip(fields, texts, strict=True)}
                 found = await served.ask(DEFAULT_SIGNATURE, columns)
-                answers = ANSWERS[served.model.manifest["shape"]](served.model.manifest)
-                answer, = answers.read(found, [texts])
+                answer, = served.model.answers.read(found, [texts])
                 shown = await page.show(served, answer, texts)
         except RestError as error:
             return [*(None for _ in outputs), _told(error.message, "problem")]
         milliseconds = 1000 * (time.perf_counter() - began)
         lines = [_told(f"version {served.model.number} answered in {milliseconds:.0f} ms", "answered")]
-        if cut := answers.cut(answer):
+        if cut := served.model.answers.cut(answer):
             lines.insert(0, _told(f"The text is {cut}.", "problem"))
         return [*shown, "".join(lines)]
 
     with gr.Blocks(title=f"{run} · Textrail", analytics_enabled=False) as blocks:
-        gr.HTML(f"<h1>{html.escape(run)}</h1><p>{html.escape(_described(model))}</p>")
+        gr.HTML(head)   # called whenever the page is opened: the version may be another one by then
         with gr.Row():
             with gr.Column():
                 inputs = [gr.Textbox(label=field.label, lines=3, max_lines=12, elem_id=f"text-{place}")

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from modules.manifest import DEFAULT_SIGNATURE
 from pipelines.serving.errors import invalid
 
-DEFAULT_SIGNATURE = "serving_default"
 SHOWN = 200   # Characters of a wrong value that an error repeats.
 
 

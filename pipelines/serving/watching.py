@@ -13,13 +13,19 @@ from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
-from components.versions import served_version
-from modules.errors import TextrailError
-from pipelines.serving.batching import Batcher, Columns, Limits, Outputs
-from pipelines.serving.errors import RestError
-from pipelines.serving.model import Model
+import tensorflow as tf
 
-POLL_SECONDS = 1.0   # As TensorFlow Serving's.
+from components.versions import versions
+from modules.errors import TextrailError
+from modules.manifest import DEFAULT_SIGNATURE
+from pipelines.model import Model
+from pipelines.serving.batching import Batcher, Columns, Limits, Outputs
+from pipelines.serving.errors import RestError, invalid, of_tensorflow
+
+# All three as TensorFlow Serving has them.
+POLL_SECONDS = 1.0
+TRIES = 6             # A version may be looked at before all of its files have come.
+RETRY_SECONDS = 60.0
 LOGGER = logging.getLogger("textrail.serving")
 
 
@@ -63,14 +69,36 @@ class Served:
             if not self._users:
                 self._unused.set()
 
+    def inputs(self, signature: str) -> list[str]:
+        """Names of the inputs of a signature.
+
+        Raises:
+            RestError: there is no such signature.
+        """
+        if signature not in self.model.signature_def:
+            raise invalid(f'Serving signature name: "{signature}" not found in signature def')
+        return self.model.inputs(signature)
+
     async def ask(self, signature: str, columns: Columns) -> Outputs:
-        """The model's answer; see `Model.ask`. Rows of several requests share a call where that changes no answer."""
-        call = partial(self.model.ask, signature)
-        if not self.model.is_shareable(signature):
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call, columns)
+        """The model's answer; see `Model.ask`. Rows of several requests share a call where that changes no answer.
+
+        Args:
+            signature: one of the model's.
+            columns: its inputs.
+
+        Raises:
+            RestError: the model refuses the rows, or they are too many.
+        """
         if signature not in self._batchers:
-            self._batchers[signature] = Batcher(call, self._limits, self._threads)
-        return await self._batchers[signature].ask(columns)
+            alone = self._limits._replace(max_batch=1, max_wait=0)
+            self._batchers[signature] = Batcher(partial(self.model.ask, signature), self._limits
+                                                if self.model.is_shareable(signature) else alone, self._threads)
+        try:
+            return self.model.trimmed(signature, await self._batchers[signature].ask(columns))
+        except tf.errors.OpError as error:
+            raise of_tensorflow(error.error_code, error.message) from error
+        except TextrailError as error:
+            raise RestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from error
 
     async def close(self) -> None:
         """Waits for the last answer, then ends."""
@@ -79,23 +107,37 @@ class Served:
             await batcher.close()
 
 
+class _Failure(NamedTuple):
+    """Of a version that does not load.
+
+    Attributes:
+        tries: so far.
+        again: when it is tried again, in time.monotonic's seconds.
+    """
+
+    tries: int
+    again: float
+
+
 class Watcher:
-    """Serves the newest version of a destination.
+    """Serves the newest version of a destination that loads.
 
     Args:
+        name: of the model, for errors.
         destination: folder or URI of the versions.
         limits: of the calls.
         first: the version that is served from the beginning.
         tell: is told in a sentence when another version is served, or could not be.
     """
 
-    def __init__(self, destination: str, limits: Limits, first: Model, tell: Callable[[str], None]):
-        self._destination, self._limits, self._tell = destination, limits, tell
+    def __init__(self, name: str, destination: str, limits: Limits, first: Model, tell: Callable[[str], None]):
+        self.name, self._destination, self._limits, self._tell = name, destination, limits, tell
         self._threads = ThreadPoolExecutor(limits.calls, "model")
         # Loading must not wait for answers, nor they for it.
         self._loading = ThreadPoolExecutor(1, "loading")
         self._current = Served(first, limits, self._threads)
         self.states = {first.number: State("AVAILABLE")}
+        self._failures: dict[int, _Failure] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
     @contextmanager
@@ -109,7 +151,8 @@ class Watcher:
             RestError: another version is served.
         """
         if number not in (None, self._current.model.number):
-            raise RestError(HTTPStatus.NOT_FOUND, str(number))
+            raise RestError(HTTPStatus.NOT_FOUND,
+                            f"Servable not found for request: Specific({self.name}, {number})")
         with self._current.used() as served:
             yield served
 
@@ -123,21 +166,39 @@ class Watcher:
                 LOGGER.exception("looking for a new version in %s", self._destination)
 
     async def look(self) -> None:
-        """Loads the newest version if it is not served yet, and retires the one before."""
+        """Loads the newest version that can be had if it is not served yet, and retires the one before."""
+        found = await asyncio.get_running_loop().run_in_executor(self._loading, versions, self._destination)
+        self._failures = {number: failure for number, failure in self._failures.items() if number in found}
+        for number in reversed(found):
+            if number == self._current.model.number:
+                return
+            failure = self._failures.get(number, _Failure(0, 0))
+            if failure.tries < TRIES and time.monotonic() >= failure.again and await self._load(number, failure.tries):
+                return
+
+    async def _load(self, number: int, tries: int) -> bool:
+        """Puts a version in the place of the one served now.
+
+        Args:
+            number: of the version.
+            tries: that it has had.
+
+        Returns:
+            Whether it could be loaded.
+        """
+        began, before = time.monotonic(), self._current
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._loading, served_version, self._destination)
-        number, before = int(found or self._current.model.number), self._current
-        if number == before.model.number or self.states.get(number, State("")).error:
-            return
-        began = time.monotonic()
         self.states[number] = State("LOADING")
         try:
-            model = await loop.run_in_executor(self._loading, Model, os.path.join(self._destination, str(number)))
+            model = await loop.run_in_executor(self._loading, ready, os.path.join(self._destination, str(number)))
         except Exception as error:
             LOGGER.exception("loading version %s", number)
             self.states[number] = State("END", str(error))
-            self._tell(f"version {number} is not served, {before.model.number} is served on: {_sentence(error)}")
-            return
+            self._failures[number] = _Failure(tries + 1, time.monotonic() + RETRY_SECONDS)
+            again = f"; it is tried again in {RETRY_SECONDS:.0f} s" if tries + 1 < TRIES else ""
+            self._tell(f"version {number} is not served, {before.model.number} is served on{again}: "
+                       f"{_sentence(error)}")
+            return False
         self._current = Served(model, self._limits, self._threads)
         self.states[number] = State("AVAILABLE")
         self._tell(f"version {number} is served, loaded in {time.monotonic() - began:.1f} s; {before.model.number} "
@@ -145,6 +206,7 @@ class Watcher:
         task = loop.create_task(self._retire(before))
         self._retiring.add(task)   # The event loop itself keeps tasks weakly.
         task.add_done_callback(self._retiring.discard)
+        return True
 
     async def _retire(self, served: Served) -> None:
         number = served.model.number
@@ -159,5 +221,17 @@ class Watcher:
         self._loading.shutdown(wait=False, cancel_futures=True)
 
 
+def ready(folder: str) -> Model:
+    """A version, loaded and asked once, so that nobody waits for the first call's preparations.
+
+    Raises:
+        TextrailError: see `Model`.
+        tf.errors.OpError: it does not answer.
+    """
+    model = Model(folder)
+    model.ask(DEFAULT_SIGNATURE, {name: [b"a"] for name in model.names})
+    return model
+
+
 def _sentence(error: Exception) -> str:
-    return str(error) if isinstance(error, TextrailError | RestError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, TextrailError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,142 @@
+"""A pushed version in memory, with what its signatures take and give."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_text  # noqa: F401  # registers the tokenizer's ops
+from google import protobuf
+from google.protobuf import json_format
+from tensorflow.core.protobuf import saved_model_pb2
+
+from components.calls import bounded_calls
+from components.versions import read_manifest
+from modules.errors import TextrailError
+from pipelines.answers import ANSWERS
+
+# Bytes of the texts in one call, the shorter ones filled up to the longest: bounds the memory.
+CALL_BYTES = 16_384
+# What a row costs however short its text is, in the same unit.
+ROW_BYTES = 16
+GRAPH = "saved_model.pb"
+# One option, renamed between the versions of the two lines of the stack.
+PRINT_DEFAULTS = ("including_default_value_fields" if int(protobuf.__version__.split(".")[0]) < 5
+                  else "always_print_fields_with_no_presence")
+
+
+class Model:
+    """A version, loaded.
+
+    Args:
+        folder: of the version, local or a URI; its name is the number.
+
+    Attributes:
+        folder: as given.
+        number: of the version.
+        manifest: what the model says about itself, see `read_manifest`.
+        columns: of the data, in the order in which they are read.
+        names: of the inputs of `serving_default`, one for each column.
+        answers: how its answers are read and shown.
+        signature_def: signature → what TensorFlow Serving tells of it.
+
+    Raises:
+        TextrailError: it is no model of this project, or does not load.
+    """
+
+    def __init__(self, folder: str):
+        self.folder, self.number = folder, int(os.path.basename(folder.rstrip("/")))
+        self.manifest = read_manifest(folder)
+        self.columns = [self.manifest[key] for key in ("text", "text_pair") if self.manifest.get(key)]
+        self.names: list[str] = self.manifest.get("inputs", self.columns)
+        self.answers = ANSWERS[self.manifest["shape"]](self.manifest)
+        try:
+            with tf.io.gfile.GFile(os.path.join(folder, GRAPH), "rb") as file:
+                graph = saved_model_pb2.SavedModel.FromString(file.read()).meta_graphs[0]
+            self._loaded = tf.saved_model.load(folder)   # its signatures live no longer than it does
+        except Exception as error:
+            raise TextrailError(f"a SavedModel that loads in {folder}", f"{type(error).__name__}: {error}",
+                                "Push another version, or delete this one.") from error
+        self.signature_def = {name: as_json(found) for name, found in sorted(graph.signature_def.items())}
+        self._outputs = {name: function.structured_outputs for name, function in self._loaded.signatures.items()}
+
+    def inputs(self, signature: str) -> list[str]:
+        """Names of the inputs of a signature."""
+        return list(self._loaded.signatures[signature].structured_input_signature[1])
+
+    def is_shareable(self, signature: str) -> bool:
+        """Whether an answer is the same whoever shares the call.
+
+        It is where an output has as many values for each row, or a list for each row, which is as long as the longest
+        and filled up with 0 or "".
+        """
+        return all(output.shape.rank and output.shape[0] is None and output.shape[2:].is_fully_defined()
+                   for output in self._outputs[signature].values())
+
+    def size(self, signature: str, output: str, axis: int) -> int:
+        """Of an axis of an output that depends on no row."""
+        return self._outputs[signature][output].shape[axis]
+
+    def ask(self, signature: str, columns: Mapping[str, Sequence[bytes]]) -> dict[str, np.ndarray]:
+        """Calls the model, as often as memory asks for.
+
+        Args:
+            signature: one of its own.
+            columns: input → one string a row.
+
+        Returns:
+            Output → array, rows first, in their order. Strings are bytes.
+
+        Raises:
+            TextrailError: the rows are too many for one call of a signature whose answers do not fit together.
+            tf.errors.OpError: the model refuses the rows.
+        """
+        rows = range(len(next(iter(columns.values()))))
+        lengths = [ROW_BYTES + sum(len(column[row]) for column in columns.values()) for row in rows]
+        calls = list(bounded_calls(lengths, CALL_BYTES))
+        if len(calls) > 1 and not self.is_shareable(signature):
+            raise TextrailError(f"at most {CALL_BYTES} bytes of text for the signature {signature}, {ROW_BYTES} added "
+                                "for each row and the shorter ones filled up to the longest",
+                                f"{len(rows)} rows with {max(lengths)} bytes in the longest", "Ask for fewer.")
+        answers = [self._call(signature, {name: [column[row] for row in call] for name, column in columns.items()})
+                   for call in calls]
+        order = np.argsort(np.concatenate(calls))
+        return {name: _joined([answer[name] for answer in answers])[order] for name in answers[0]}
+
+    def trimmed(self, signature: str, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs of some rows of a call without what only the call's other rows were filled up for."""
+        lists = [name for name, output in self._outputs[signature].items()
+                 if output.shape.rank > 1 and output.shape[1] is None]
+        return {name: _trimmed(values) if name in lists else values for name, values in outputs.items()}
+
+    def _call(self, signature: str, columns: Mapping[str, Sequence[bytes]]) -> dict[str, np.ndarray]:
+        outputs = self._loaded.signatures[signature](
+            **{name: tf.constant(column, tf.string) for name, column in columns.items()})
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The rows of several calls, lists filled up to the longest of all: [rows, longest, …]."""
+    if len(parts) == 1 or parts[0].ndim == 1:
+        return np.concatenate(parts)
+    longest = max(part.shape[1] for part in parts)
+    return np.concatenate([np.pad(part, [(0, 0), (0, longest - part.shape[1]), *[(0, 0)] * (part.ndim - 2)],
+                                  constant_values=_blank(part)) for part in parts])
+
+
+def _trimmed(values: np.ndarray) -> np.ndarray:
+    """Lists [rows, length, …] that end where the longest does."""
+    said = (values != _blank(values)).any(axis=tuple(axis for axis in range(values.ndim) if axis != 1))  # [length]
+    return values[:, :int(said.nonzero()[0].max(initial=-1)) + 1]
+
+
+def _blank(values: np.ndarray) -> Any:
+    return b"" if values.dtype.kind in "OS" else 0
+
+
+def as_json(message: Any) -> dict[str, Any]:
+    """A protobuf message as TensorFlow Serving prints one: fields by their own names, those at their default too."""
+    return json_format.MessageToDict(message, preserving_proto_field_name=True, **{PRINT_DEFAULTS: True})
