@@ -39,7 +39,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         source = make_source(data)
         pieces = source.pieces()
-        plan = splits_writer.Plan(pieces, data["split"], splits_writer.SHARD_BYTES)
+        shard_bytes = data["shard_megabytes"] << 20 if "shard_megabytes" in data else splits_writer.SHARD_BYTES
+        plan = splits_writer.Plan(pieces, data["split"], shard_bytes)
         temp = os.path.join(examples.uri, "temp")
         try:
             with self._make_beam_pipeline() as pipeline:

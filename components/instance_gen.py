@@ -27,9 +27,10 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
 
 from components.artifacts import DataBlessing, Encoder, Vocabulary
+from components.encoder_positions import check_positions
 from components.tfrecords import read_records
 from modules.errors import TextrailError
-from modules.instances import IS_RANDOM, Documents, Packing, make_instances, token_ids_of
+from modules.instances import IS_RANDOM, Documents, Instance, Packing, make_instances, token_ids_of
 from modules.progress import report as tell
 from modules.sentences import split_sentences
 from modules.tokenization import Tokenizer
@@ -70,8 +71,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             exec_properties: see `InstanceGen`.
 
         Raises:
-            TextrailError: a split has no tokens or, where pairs are made, one document only; or the vocabulary lacks
-                special tokens.
+            TextrailError: a split has no tokens or, where pairs are made, one document only; the vocabulary lacks
+                special tokens; or the encoder has too few positions.
         """
         settings = json.loads(exec_properties["settings"])
         source = input_dict.get("vocabulary") or input_dict["encoder"]
@@ -82,6 +83,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         tf.io.gfile.makedirs(os.path.join(temp, COUNTS))
         vocabulary = artifact_utils.get_single_uri(source)
         Pieces.read(vocabulary)   # An error of a worker would come back as text in a traceback.
+        if input_dict.get("encoder"):
+            check_positions(vocabulary, settings["packing"]["max_length"], "instances.max_length")
         prepare = _PrepareFile(vocabulary, settings, temp)
         try:
             with self._make_beam_pipeline() as pipeline:
@@ -94,7 +97,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         finally:
             tf.io.gfile.rmtree(temp)
         for split, count in counts.items():
-            _check(split, count, settings["packing"]["next_sentence"])
+            check_counts(split, count, settings["packing"]["next_sentence"])
             for name, number in count.items():
                 prepared.set_int_custom_property(f"{name}_{split}", number)
             tell(f"{split}: {count['instances']:,} examples of {count['tokens']:,} tokens, of "
@@ -122,7 +125,7 @@ def _read_counts(temp: str, split: str) -> Counter[str]:
     return total
 
 
-def _check(split: str, count: Counter[str], next_sentence: bool) -> None:
+def check_counts(split: str, count: Counter[str], next_sentence: bool) -> None:
     """Refuses a split that nothing can be learned from, or not what was asked for.
 
     Raises:
@@ -204,30 +207,34 @@ class Preparation:
         """
         last: Documents | None = None
         for bucket in _buckets(texts):
-            documents, digests = self._documents(bucket)
-            if not digests:
+            documents, kept = self.documents(bucket)
+            if not kept:
                 continue
             following = documents.last()
             if last is not None:   # Else a last bucket of one document would have no other one.
                 documents = documents.join(last, strangers=1)
-            made = [instance for number, digest in enumerate(digests)
-                    for instance in make_instances(documents, number, self._packing, self._random(digest))]
-            self._random(digests[0] + digests[-1]).shuffle(made)
+            made = [instance for number, text in enumerate(kept)
+                    for instance in self.instances_of(documents, number, text)]
+            self._random(kept[0] + kept[-1]).shuffle(made)
             for instance in made:
                 token_ids = token_ids_of(instance, documents, **self._special)
                 counts["tokens"] += len(token_ids)
                 yield token_ids, instance.label if self._packing.next_sentence else None
-            counts.update(documents=len(digests), sentences=documents.starts[documents.count], instances=len(made),
+            counts.update(documents=len(kept), sentences=documents.starts[documents.count], instances=len(made),
                           short=sum(instance.is_short for instance in made),
                           swapped=sum(instance.label == IS_RANDOM for instance in made))
             last = following
 
-    def _random(self, digest: bytes) -> Random:
-        own = hashlib.blake2b(digest, digest_size=16, key=str(self._seed).encode()).digest()
+    def instances_of(self, documents: Documents, number: int, text: bytes) -> Iterator[Instance]:
+        """The examples of one of the documents, which has that text."""
+        return make_instances(documents, number, self._packing, self._random(text))
+
+    def _random(self, text: bytes) -> Random:
+        own = hashlib.blake2b(text, digest_size=16, key=str(self._seed).encode()).digest()
         return Random(int.from_bytes(own, "big"))
 
-    def _documents(self, texts: Sequence[bytes]) -> tuple[Documents, list[bytes]]:
-        """Tokenizes documents. Returns those that have tokens, and digests of their texts."""
+    def documents(self, texts: Sequence[bytes]) -> tuple[Documents, list[bytes]]:
+        """Tokenizes documents. Returns those that have tokens, and their texts."""
         ids: list[np.ndarray] = []
         lengths: list[np.ndarray] = []
         counts: list[int] = []
@@ -245,8 +252,7 @@ class Preparation:
                 waiting, size = [], 0
         documents = Documents.of(np.concatenate(ids), np.concatenate(lengths), counts, self._packing.room)
         has_tokens = np.add.reduceat(np.concatenate([*lengths, [0]]), np.cumsum([0, *counts[:-1]])) > 0
-        return documents, [hashlib.blake2b(text, digest_size=16).digest()
-                           for text, has, count in zip(texts, has_tokens, counts, strict=True) if has and count]
+        return documents, [text for text, has, count in zip(texts, has_tokens, counts, strict=True) if has and count]
 
 
 def _buckets(texts: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -28,6 +28,7 @@ from tfx_bsl.public import tfxio
 
 from components.artifacts import DataBlessing, Encoder, Vocabulary
 from components.code_fingerprint import code_fingerprint
+from components.encoder_positions import check_positions
 from components.schema_gen import class_names
 from modules.errors import UNKNOWN_LABEL, TextrailError
 from modules.progress import report
@@ -273,19 +274,6 @@ def short_rows(features: Mapping[str, tf.Tensor | tf.RaggedTensor], max_tokens: 
     longest = functools.reduce(tf.maximum, [feature.row_lengths() for feature in ragged])  # [batch]
     kept = longest <= max_tokens  # [batch]
     return {name: tf.ragged.boolean_mask(feature, kept) for name, feature in features.items()}
-
-
-def check_positions(encoder: str, max_length: int) -> None:
-    """Before anything is encoded: training would find out only after it.
-
-    Raises:
-        TextrailError: the encoder has fewer positions than a text may have tokens.
-    """
-    with tf.io.gfile.GFile(os.path.join(encoder, "config.json")) as file:
-        positions = json.load(file)["max_position_embeddings"]  # none where a SavedModel does not say
-    if positions is not None and max_length > positions:
-        raise TextrailError(f"model.max_length of at most {positions}, as many positions as the encoder has",
-                            str(max_length), f"Set model.max_length to {positions} or less.")
 
 
 class TextTransform(base_beam_component.BaseBeamComponent):

@@ -11,6 +11,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
+from components import environment
 from components.artifacts import DataBlessing, Encoder, Vocabulary
 from components.code_fingerprint import code_fingerprint
 from modules import progress
@@ -26,7 +27,7 @@ class TrainerSpec(component_spec.ComponentSpec):
     }
     INPUTS = {
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
-        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
+        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph, optional=True),
         "encoder": component_spec.ChannelParameter(type=Encoder, optional=True),
         "vocabulary": component_spec.ChannelParameter(type=Vocabulary, optional=True),
         "gate": component_spec.ChannelParameter(type=DataBlessing),
@@ -44,17 +45,20 @@ class Executor(base_executor.BaseExecutor):
         """Trains and exports.
 
         Args:
-            input_dict: `examples` (transformed, splits train and validation), `transform_graph`, `gate`, and `encoder`
-                or `vocabulary` or both.
-            output_dict: `model`, a SavedModel under `Format-Serving/`; `model_run`, TensorBoard logs and history.
+            input_dict: `examples` (transformed, splits train and validation), `gate`, `encoder` or `vocabulary` or
+                both, and maybe `transform_graph`.
+            output_dict: `model`, a SavedModel under `Format-Serving/`; `model_run`, TensorBoard logs and history, with
+                the custom properties `stack`, versions as JSON, and `machine`.
             exec_properties: see `Trainer`.
         """
         model, run = (artifact_utils.get_single_instance(output_dict[key]) for key in ("model", "model_run"))
+        run.set_string_custom_property("stack", json.dumps(environment.versions()))
+        run.set_string_custom_property("machine", environment.machine())
         checkpoint_dir = os.path.join(exec_properties["checkpoints"], _identity(input_dict, exec_properties))
         args = TrainArgs(
             train_files=_files(input_dict["examples"], "train"),
             validation_files=_files(input_dict["examples"], "validation"),
-            transform_graph=artifact_utils.get_single_uri(input_dict["transform_graph"]),
+            transform_graph=_folder(input_dict, "transform_graph"),
             encoder=_folder(input_dict, "encoder"), vocabulary=_folder(input_dict, "vocabulary"),
             serving_dir=path_utils.serving_model_dir(model.uri), run_dir=run.uri, checkpoint_dir=checkpoint_dir,
             settings=json.loads(exec_properties["settings"]))
@@ -88,21 +92,21 @@ class Trainer(base_component.BaseComponent):
 
     Args:
         examples: transformed examples.
-        transform_graph: the graph that made them, which the model takes along.
         gate: that the data passed, so that nothing trains before.
         settings: plain values for the `run_fn`.
         run_fn: its import path. Its source and all it uses counts for the cache.
         checkpoints: folder for checkpoints of a training in progress.
         encoder: pretrained weights and their vocabulary, of a shape that starts from some.
         vocabulary: learned, of a shape that starts from new weights.
+        transform_graph: the graph that made the examples, which the model takes along, of a shape that has one.
     """
 
     SPEC_CLASS = TrainerSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, examples: channel.BaseChannel, transform_graph: channel.BaseChannel,
-                 gate: channel.BaseChannel, settings: dict[str, Any], run_fn: str, checkpoints: str,
-                 encoder: channel.BaseChannel | None = None, vocabulary: channel.BaseChannel | None = None):
+    def __init__(self, examples: channel.BaseChannel, gate: channel.BaseChannel, settings: dict[str, Any],
+                 run_fn: str, checkpoints: str, encoder: channel.BaseChannel | None = None,
+                 vocabulary: channel.BaseChannel | None = None, transform_graph: channel.BaseChannel | None = None):
         super().__init__(TrainerSpec(
             examples=examples, transform_graph=transform_graph, encoder=encoder,
             vocabulary=vocabulary, gate=gate,

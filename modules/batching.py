@@ -3,7 +3,7 @@
 The records hold token ids without padding. A batch holds examples of one length bucket, as many as fit the token
 budget, so that arithmetic is spent on tokens and not on padding. One function a stage, in this order:
 
-    read → cached → shuffled → parsed → bucketed → prefetched        all but the first two: `make_batches`
+    read → cached → shuffled → parsed → bucketed → (a task's own) → prefetched     all but the first two: `make_batches`
 
 Examples travel as serialized records until they are shuffled, then many to a tensor: tf.data's cost is one of calls,
 and a stage that is called once an example costs more than all the work in it (docs/loading.md has the figures).
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ import tensorflow as tf
 
 from modules.errors import TextrailError
 from modules.training import TrainArgs
+
+Stage = Callable[[tf.data.Dataset, int], tf.data.Dataset]   # Batches and the epoch's seed → what a task trains on.
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,15 @@ class Buckets:
         """Those of a run; see `of`.
 
         Args:
-            training: the section of the settings; of its keys `bucket_step`, `batch_tokens` and `max_batch`.
+            training: the section of the settings; of its keys `bucket_step`, `batch_tokens`, `max_batch` and, where it
+                is there, `accumulate`: a batch is so many times as large, for it is computed in as many parts.
             max_length: longest example in tokens.
             replicas: devices that share a batch.
             texts: in an example.
         """
-        return cls.of(max_length, training["bucket_step"], training["batch_tokens"], training["max_batch"],
-                      multiple_of=replicas, texts=texts)
+        parts = training.get("accumulate", 1)
+        return cls.of(max_length, training["bucket_step"], parts * training["batch_tokens"],
+                      parts * training["max_batch"], multiple_of=replicas, texts=texts)
 
     def index(self, length: tf.Tensor) -> tf.Tensor:
         """[n] int64 bucket of each length [n]."""
@@ -221,7 +225,8 @@ def count_by_bucket(examples: tf.data.Dataset, buckets: Buckets) -> tuple[list[i
     counts = found.numpy().tolist()
     if counts.pop():
         raise TextrailError(f"examples of at most {buckets.lengths[-1]} tokens", "longer ones in the records",
-                            "Set model.max_length, of a translation model.max_tokens, to what the Transform step had.")
+                            "Set model.max_length, of a translation model.max_tokens, of a pretraining "
+                            "instances.max_length, to what they were made with.")
     return counts, int(tokens)
 
 
@@ -308,7 +313,8 @@ def prefetched(batches: tf.data.Dataset, loading: Loading) -> tf.data.Dataset:
 
 
 def make_batches(records: tf.data.Dataset, features: dict[str, tf.DType], buckets: Buckets, pad_id: int,
-                 loading: Loading, *, shuffle_buffer: int = 0, seed: int = 0) -> tf.data.Dataset:
+                 loading: Loading, *, shuffle_buffer: int = 0, seed: int = 0, stage: Stage | None = None
+                 ) -> tf.data.Dataset:
     """The stages from records to batches ready for the model.
 
     Args:
@@ -318,14 +324,17 @@ def make_batches(records: tf.data.Dataset, features: dict[str, tf.DType], bucket
         pad_id: what texts are padded with.
         loading: how.
         shuffle_buffer: examples held for shuffling, 0 keeps the order.
-        seed: of the shuffling; another for every epoch.
+        seed: of all chance; another for every epoch.
+        stage: what a task does to its batches, given the seed; nothing if none.
 
     Returns:
-        What `bucketed` gives; with `loading.deterministic` the same batches for the same seed, wherever it runs.
+        What `bucketed` or the stage gives; with `loading.deterministic` the same batches for the same seed, wherever it
+        runs.
     """
     if shuffle_buffer:
         records = shuffled(records, shuffle_buffer, seed)
-    return prefetched(bucketed(parsed(records, features, loading), buckets, pad_id), loading)
+    batches = bucketed(parsed(records, features, loading), buckets, pad_id)
+    return prefetched(stage(batches, seed) if stage else batches, loading)
 
 
 class LengthBatches:
@@ -336,10 +345,12 @@ class LengthBatches:
         features: see `parsed`.
         buckets: the grouping.
         pad_id: what texts are padded with.
+        stage: see `make_batches`. Its seed is another one for every epoch, and always the same for validation.
     """
 
-    def __init__(self, args: TrainArgs, features: dict[str, tf.DType], buckets: Buckets, pad_id: int):
-        self.args, self.features, self.buckets, self.pad_id = args, features, buckets, pad_id
+    def __init__(self, args: TrainArgs, features: dict[str, tf.DType], buckets: Buckets, pad_id: int,
+                 stage: Stage | None = None):
+        self.args, self.features, self.buckets, self.pad_id, self.stage = args, features, buckets, pad_id, stage
         self.settings, self.seed = args.settings["training"], args.settings["seed"]
         self.loading = Loading(**self.settings.get("loading", {}))
         self.train, self.counts, self.tokens = self._read("train", args.train_files)
@@ -348,7 +359,7 @@ class LengthBatches:
         self.validation = self._batches(validation)
 
     def of_epoch(self, epoch: int) -> tf.data.Dataset:
-        """The batches of an epoch, shuffled with a seed of its own."""
+        """The batches of an epoch, with a seed of its own."""
         return self._batches(self.train, shuffle_buffer=self.settings["shuffle_buffer"], seed=self.seed + epoch)
 
     def _read(self, split: str, files: list[str]) -> tuple[tf.data.Dataset, list[int], int]:
@@ -357,7 +368,8 @@ class LengthBatches:
         return records, *count_by_bucket(parsed(records, self.features, self.loading), self.buckets)
 
     def _batches(self, records: tf.data.Dataset, **shuffling: int) -> tf.data.Dataset:
-        return make_batches(records, self.features, self.buckets, self.pad_id, self.loading, **shuffling)
+        return make_batches(records, self.features, self.buckets, self.pad_id, self.loading, stage=self.stage,
+                            **shuffling)
 
     def told(self) -> str:
         """One line about the training split: examples, batches, and the share of padding."""

@@ -34,7 +34,7 @@ class TrainArgs:
     Attributes:
         train_files: gzip TFRecords of transformed training examples.
         validation_files: the same for validation.
-        transform_graph: folder of the transform graph.
+        transform_graph: folder of the transform graph; "" where examples were prepared without one.
         encoder: folder of the encoder in HuggingFace's layout; "" where training starts from new weights.
         serving_dir: where the SavedModel goes.
         run_dir: where TensorBoard logs and `history.json` go.

@@ -15,11 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from components.anomaly_gate import bound_findings, drift, refuse
+from components.encoder_positions import check_positions
 from components.encoder_sources import import_encoder
 from components.rows import Row, wanted
 from components.sample import Sample
 from components.schema_gen import check_classes, class_names, read_curated
-from components.text_transform import check_positions, unknown_label, write_classes
+from components.text_transform import unknown_label, write_classes
 from components.verdict import check_thresholds, metric_names
 from modules.classifier import (
     Classifier,

@@ -17,17 +17,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from tfx.orchestration import pipeline
 
-from components.encoder_importer import EncoderImporter
-from components.encoder_sources import encoder_fingerprint
 from components.text_transform import TextTransform
 from components.trainer import Trainer
 from pipelines.classification_sections import Settings
-from pipelines.steps import column_names, way_in, way_out
+from pipelines.steps import column_names, imported, way_in, way_out
 
 if TYPE_CHECKING:
     from pipelines.workspace import Workspace
@@ -51,14 +48,9 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
     Raises:
         TextrailError: data, encoder or schema are not where the settings say.
     """
-    source = settings.encoder
-    fingerprint = encoder_fingerprint(source.source, source.config or "", source.preprocessing or "")
     rows = way_in(settings, paths)
 
-    encoder = EncoderImporter(source=source.source, sha256=source.sha256 or "",
-                              lower_case="" if source.lower_case is None else json.dumps(source.lower_case),
-                              config=source.config or "", preprocessing=source.preprocessing or "",
-                              opaque=settings.model.max_length if source.opaque else 0, fingerprint=fingerprint)
+    encoder, fingerprint = imported(settings.encoder, settings.model.max_length if settings.encoder.opaque else 0)
     transform = TextTransform(examples=rows.examples, schema=rows.schema, encoder=encoder.outputs["encoder"],
                               gate=rows.gate, settings=transform_settings(settings), preprocessing_fn=PREPROCESSING_FN)
     trainer = Trainer(examples=transform.outputs["transformed_examples"],

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pipelines.workspace import Workspace
 
 # Module with `build(settings, run, paths, forced)` for each `shape` of the settings.
-BUILDERS = {"classification": "pipelines.classification", "translation": "pipelines.translation"}
+BUILDERS = {"classification": "pipelines.classification", "translation": "pipelines.translation",
+            "pretraining": "pipelines.pretraining"}
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 

@@ -1,6 +1,7 @@
 """The steps that every shape takes: the way in, from the rows to the gate, and the way out, from the judge to the push.
 
-What stands between the two is the shape's own; see `classification.build` and `translation.build`.
+What stands between the two is the shape's own; see `classification.build`, `translation.build` and
+`pretraining.build`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from tfx.types.channel import BaseChannel
 
 from components.anomaly_gate import AnomalyGate
 from components.code_fingerprint import code_fingerprint, executor_fingerprint
+from components.encoder_importer import EncoderImporter
+from components.encoder_sources import encoder_fingerprint
 from components.evaluator import Evaluator
 from components.example_gen import ExampleGen
 from components.model_check import ModelCheck
@@ -28,7 +31,7 @@ from components.schema_gen import SchemaGen, schema_fingerprint
 from components.served_model import ServedModel
 from components.sources import data_fingerprint
 from pipelines.report import command_of
-from pipelines.sections import Settings
+from pipelines.sections import Encoder, Settings
 from pipelines.served import Served
 
 if TYPE_CHECKING:
@@ -87,8 +90,26 @@ def way_in(settings: Settings, paths: Workspace) -> WayIn:
                  [examples, statistics, schema, anomalies, gate], fingerprints)
 
 
+def imported(source: Encoder, opaque: int = 0) -> tuple[BaseComponent, str]:
+    """The step that brings an encoder, and the fingerprint of where it comes from.
+
+    Args:
+        source: the section of the settings.
+        opaque: longest input, in tokens, of a SavedModel that is taken as it is; 0 takes a BERT apart.
+
+    Raises:
+        TextrailError: the encoder is not where the settings say.
+    """
+    fingerprint = encoder_fingerprint(source.source, source.config or "", source.preprocessing or "")
+    return EncoderImporter(source=source.source, sha256=source.sha256 or "",
+                           lower_case="" if source.lower_case is None else json.dumps(source.lower_case),
+                           config=source.config or "", preprocessing=source.preprocessing or "", opaque=opaque,
+                           fingerprint=fingerprint), fingerprint
+
+
 def way_out(settings: Settings, run: str, paths: Workspace, forced: bool, rows: WayIn, *, made: Sequence[BaseComponent],
-            functions: Sequence[str], fingerprints: Mapping[str, str] | None = None) -> pipeline.Pipeline:
+            functions: Sequence[str], fingerprints: Mapping[str, str] | None = None,
+            judged: BaseChannel | None = None) -> pipeline.Pipeline:
     """The steps baseline, judge, check, push and tell, and with them the whole pipeline.
 
     Args:
@@ -100,6 +121,7 @@ def way_out(settings: Settings, run: str, paths: Workspace, forced: bool, rows: 
         made: what stands between, in order; the last trains.
         functions: import paths of what transforms and trains.
         fingerprints: of what else a model is made from, by what it is.
+        judged: what the judge reads; none are the rows as they came.
 
     Returns:
         The pipeline, with caching on.
@@ -114,7 +136,7 @@ def way_out(settings: Settings, run: str, paths: Workspace, forced: bool, rows: 
     now = Served.find(destination, recipe, {"shape": settings.shape, **reads}, paths, trainer.exec_properties, forced)
 
     served = ServedModel(destination=destination, version=now.baseline)
-    evaluator = Evaluator(examples=rows.examples, model=model, baseline_model=served.outputs["model"],
+    evaluator = Evaluator(examples=judged or rows.examples, model=model, baseline_model=served.outputs["model"],
                           settings=settings.model_dump())
     check = ModelCheck(model=model, examples=rows.examples, settings={"data": columns})
     pusher = Pusher(model=model, model_blessing=evaluator.outputs["blessing"],
