@@ -23,6 +23,7 @@ from tensorflow_model_analysis.extractors import slice_key_extractor
 from tensorflow_model_analysis.proto.config_pb2 import EvalConfig, MetricConfig, MetricsSpec, ModelSpec, SlicingSpec
 
 from components.calls import bounded_calls
+from components.confidence import take_intervals
 from components.slices import LENGTH, NO_VALUE, bands, reading_order
 from components.verdict import SAMPLES, number
 
@@ -59,7 +60,6 @@ class Judge:
         self.evaluation: Mapping[str, Any] = settings["evaluation"]
         self.seed = settings.get("seed", 0)
 
-    @property
     @staticmethod
     def not_comparable(folders: Mapping[str, str], manifests: Mapping[str, Mapping[str, Any]]) -> str:
         """Why the served model cannot be judged on the candidate's rows, in a few words; "" where it can.
@@ -70,6 +70,7 @@ class Judge:
         """
         return ""
 
+    @property
     def slice(self) -> str | None:
         """The column whose values slice the metrics, if the settings name one."""
         return self.data.get("slice")
@@ -243,9 +244,9 @@ def read_results(folder: str, judge: Judge) -> dict[str, Any]:
         judge: as it was given there.
 
     Returns:
-        examples, metrics, baseline_metrics (None without a baseline; NaN where not a number), slices and the judge's
-        details, as in verdict.json. A metric of a value of the judge's `slice` is also among the metrics, as
-        `METRIC/VALUE`.
+        examples, metrics, baseline_metrics (None without a baseline; NaN where not a number), intervals (the ends of
+        95% confidence, of the metrics that have some), slices and the judge's details, as in verdict.json. A metric
+        of a value of the judge's `slice` is also among the metrics, as `METRIC/VALUE`.
     """
     found: dict[tuple[str, str], dict[str, float]] = {}  # (slice, model) → metric → value
     for record in tfma.load_metrics(folder):
@@ -254,15 +255,17 @@ def read_results(folder: str, judge: Judge) -> dict[str, Any]:
                 found.setdefault((slice_name(record), item.key.model_name or tfma.CANDIDATE_KEY), {})[
                     item.key.name] = item.value.double_value.value
     counts = {name: values.pop("examples") for name, values in found.items()}
+    intervals = {name: take_intervals(values) for name, values in found.items()}
     slices = sorted((name for name, model in found if name and model == tfma.CANDIDATE_KEY), key=reading_order)
     metrics = {model: _with_values(found, model, judge.slice) for _, model in found}
     return {
         "examples": int(counts["", tfma.CANDIDATE_KEY]),
         "metrics": metrics[tfma.CANDIDATE_KEY],
         "baseline_metrics": metrics.get(tfma.BASELINE_KEY),
+        "intervals": intervals["", tfma.CANDIDATE_KEY],
         "slices": [{"slice": name, "examples": int(counts[name, tfma.CANDIDATE_KEY]),
-                    "metrics": {key: number(value) for key, value in found[name, tfma.CANDIDATE_KEY].items()}}
-                   for name in slices],
+                    "metrics": {key: number(value) for key, value in found[name, tfma.CANDIDATE_KEY].items()},
+                    "intervals": intervals[name, tfma.CANDIDATE_KEY]} for name in slices],
         **judge.details(folder),
     }
 

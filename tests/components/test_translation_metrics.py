@@ -75,3 +75,16 @@ def test_signatures_say_how_the_numbers_came_about():
         "bleu": f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{sacrebleu.__version__}",
         "chrf": f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{sacrebleu.__version__}"}
     assert "case:lc" in signatures(True)["bleu"] and "case:lc" in signatures(True)["chrf"]
+
+
+def test_bleu_s_interval_is_that_of_sacrebleu_s_bootstrap():
+    random, words = np.random.default_rng(3), "the a cat dog sat slept on in mat house red blue".split()
+    references = [" ".join(random.choice(words, 8)) for _ in range(300)]
+    said = [" ".join(word if random.random() < 0.8 else str(random.choice(words)) for word in reference.split())
+            for reference in references]
+    found = metrics(list(zip(said, references, strict=True)), False)
+    low, high = found["bleu:low"], found["bleu:high"]
+    theirs = sacrebleu.BLEU().corpus_score(said, [references], n_bootstrap=1000)
+    assert (low + high) / 2 == pytest.approx(theirs._mean, abs=0.4)
+    assert (high - low) / 2 == pytest.approx(theirs._ci, rel=0.25)
+    assert low < found["bleu"] < high and found["chrf:low"] < found["chrf"] < found["chrf:high"]
