@@ -138,3 +138,25 @@ def test_a_sentence_aimed_at(grammar):
     aim = Aim("dormir", "gato", "preto", "on a seat", "cadeira", "velho")
     assert draw_pair(grammar, "act somewhere", aim)[:2] == (
         "O gato preto dorme em cima da cadeira velha.", "The black cat sleeps on the old chair.")
+
+
+def test_essays_are_distinct_prose_and_as_many_as_their_page_says():
+    page, files = (DATA / "essays" / "README.md").read_text("utf-8"), sorted((DATA / "essays").glob("*.txt"))
+    texts = [file.read_bytes().decode("utf-8") for file in files]
+    words = [len(text.split()) for text in texts]
+    assert sum(words) >= 60_000
+    assert f"{len(files)} short English essays, {sum(words):,} words" in page
+    assert f"from {min(words)} to {max(words):,} words" in page
+    paragraphs = [line for text in texts for line in text.splitlines() if line]
+    assert len(set(paragraphs)) == len(paragraphs)   # nor are two titles the same
+    for file, text in zip(files, texts, strict=True):
+        title, blank, *_ = text.split("\n")
+        assert 0 < len(title) < 60 and not blank and text.endswith("\n") and not text.endswith("\n\n"), file.name
+        assert re.fullmatch("[A-Z]", title[0]) and "\n\n\n" not in text, file.name
+        assert set(re.findall(r"[^\w\s.,;:!?'\"()/%&+—–-]", text)) <= set("$£₹°½"), file.name
+    # A run of words that two essays share is a text used twice.
+    seen: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        split = re.findall(r"\w+", text.lower())
+        seen.update({tuple(split[i:i + 12]) for i in range(len(split) - 11)})
+    assert seen.most_common(1)[0][1] == 1
