@@ -23,11 +23,12 @@ from components.sample import SAMPLE_BYTES, Sample, take_sample
 from components.sources import make_source
 from components.splits_writer import check_no_split_is_empty, unusable
 from components.verdict import check_thresholds
+from components.vocabulary_gen import Codec, word_parts
 from modules.batching import Buckets
 from modules.optimization import Schedule
 from pipelines.sections import Settings
 
-EXAMINERS = {"classification": "pipelines.check_classification", "translation": "pipelines.check_translation"}
+EXAMINERS = {shape: f"pipelines.check_{shape}" for shape in ("classification", "translation", "pretraining")}
 BATCH = 512   # Rows tokenized at a time.
 
 
@@ -134,6 +135,21 @@ class Encode:
         columns = zip(*rows, strict=True)
         return self._graph({name: tf.constant([[value] for value in values])
                             for name, values in zip(self._names, columns, strict=True)})
+
+
+def count_words(rows: Sequence[Row], place: int, codec: Codec) -> Counter[str]:
+    """The words of a column, as VocabularyGen counts them.
+
+    Args:
+        rows: that are read.
+        place: of the column in a row.
+        codec: what splits texts into words.
+    """
+    counts: Counter[str] = Counter()
+    for start in range(0, len(rows), BATCH):
+        words = codec.words(tf.constant([row[place] for row in rows[start:start + BATCH]])).values.numpy()
+        counts.update(part.decode() for word in words for part in word_parts(word))
+    return counts
 
 
 def epoch_steps(buckets: Buckets, lengths: np.ndarray, rows: int) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.check_classification import LOSS_TOLERANCE, ClassificationCheck, ShownRow
-from pipelines.check_view import MARGIN, NAMES, SHOWN_TOKENS, aligned, shorten
+from pipelines.check_view import MARGIN, NAMES, aligned, elided, shorten
 from pipelines.plots import lengths_png
 
 CLASSES_SHOWN = 6
@@ -47,18 +48,9 @@ def write_plots(check: ClassificationCheck, folder: Path, destination: str) -> l
 def _row_lines(row: ShownRow, classes: Sequence[str], width: int) -> list[str]:
     names = ("text a", "text b") if len(row.texts) == 2 else ("text",)
     lines = [f"{name:<{NAMES}}{shorten(text, width - MARGIN)}" for name, text in zip(names, row.texts, strict=True)]
-    columns = elided(list(zip(row.tokens, map(str, row.token_ids), map(str, row.segments), strict=True)))
-    lines += aligned(("tokens", "ids", "segments"), columns, width)
+    columns = list(zip(row.tokens, map(str, row.token_ids), map(str, row.segments), strict=True))
+    segments = [list(segment) for _, segment in itertools.groupby(columns, key=lambda column: column[2])]
+    lines += aligned(("tokens", "ids", "segments"), elided(*segments), width)
     order = sorted(zip(classes, row.logits, strict=True), key=lambda pair: -pair[1])
     logits = ", ".join(f"{name} {logit:+.3f}" for name, logit in order[:CLASSES_SHOWN])
     return [*lines, f"{'logits':<{NAMES}}{logits}{', …' if len(order) > CLASSES_SHOWN else ''}"]
-
-
-def elided(columns: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """All columns of a short row; of a longer one the first of each segment, an ellipsis and its last one."""
-    if len(columns) <= SHOWN_TOKENS:
-        return columns
-    parts = [[column for column in columns if column[2] == segment] for segment in ("0", "1")]
-    kept = SHOWN_TOKENS // (2 if parts[1] else 1)
-    return [column for part in parts for column in (
-        part if len(part) <= kept else [*part[:kept - 2], ("…", "…", "…"), part[-1]])]

@@ -21,13 +21,13 @@ from components.sample import Sample
 from components.schema_gen import read_curated
 from components.text_transform import NEEDED, all_too_long
 from components.versions import served_version
-from components.vocabulary_gen import KINDS, check_reserved, group_columns, learn_pieces, word_parts
+from components.vocabulary_gen import KINDS, check_reserved, group_columns, learn_pieces
 from modules.optimization import Schedule, choose_precision, policy_of
 from modules.subwords import Subwords
 from modules.training import choose_strategy
 from modules.translation import Vocabularies, length_buckets, preprocessing_fn
 from modules.translator import Translator, positional_code, shifted, sums
-from pipelines.check import BATCH, Check, Encode, epoch_steps, read_sample, skipped
+from pipelines.check import BATCH, Check, Encode, count_words, epoch_steps, read_sample, skipped
 from pipelines.translation import trainer_settings, transform_settings
 from pipelines.translation_sections import Settings
 
@@ -188,9 +188,7 @@ def _learn_vocabularies(rows: Sequence[Row], settings: Settings, folder: str) ->
     groups = group_columns({side: [name] for side, name in columns.items()}, vocabulary["joint"])
     codec, counts = kind.codec(vocabulary), {group: Counter[str]() for group in groups.values()}
     for place, group in enumerate(groups.values()):
-        for start in range(0, len(rows), BATCH):
-            words = codec.words(tf.constant([row[place] for row in rows[start:start + BATCH]])).values.numpy()
-            counts[group].update(part.decode() for word in words for part in word_parts(word))
+        counts[group].update(count_words(rows, place, codec))
     reserved = check_reserved([*kind.specials, *vocabulary["reserved"]])
     learned = {group: learn_pieces(found.items, [name for name in groups if groups[name] == group], reserved, kind,
                                    vocabulary) for group, found in counts.items()}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from components.vocabulary_gen import sentence
 from pipelines.check_translation import ShownRow, TranslationCheck, pictured, pushed_attention
-from pipelines.check_view import MARGIN, NAMES, SHOWN_TOKENS, aligned, shorten
+from pipelines.check_view import MARGIN, NAMES, aligned, elided, shorten
 from pipelines.plots import attention_png, lengths_png, positions_png
 
 
@@ -55,12 +54,5 @@ def _row_lines(row: ShownRow, width: int) -> list[str]:
              for name, text in zip(("source", "target"), row.texts, strict=True)]
     source = list(zip(row.source[0], map(str, row.source[1]), strict=True))
     target = list(zip(row.inputs[0], map(str, row.inputs[1]), row.labels[0], map(str, row.labels[1]), strict=True))
-    return [*lines, *aligned(("tokens", "ids"), _elided(source), width),
-            *aligned(("inputs", "ids", "labels", "ids"), _elided(target), width)]
-
-
-def _elided(columns: Sequence[tuple[str, ...]]) -> Sequence[tuple[str, ...]]:
-    """All columns of a short text; of a longer one the first, an ellipsis and the last one."""
-    if len(columns) <= SHOWN_TOKENS:
-        return columns
-    return [*columns[:SHOWN_TOKENS - 2], ("…",) * len(columns[0]), columns[-1]]
+    return [*lines, *aligned(("tokens", "ids"), elided(source), width),
+            *aligned(("inputs", "ids", "labels", "ids"), elided(target), width)]

@@ -20,7 +20,7 @@ from modules.optimization import Schedule
 from pipelines.check import Check
 from pipelines.plots import peak_of, schedule_png, schedule_text
 
-VIEWS = {"classification": "pipelines.check_classification_view", "translation": "pipelines.check_translation_view"}
+VIEWS = {shape: f"pipelines.check_{shape}_view" for shape in ("classification", "translation", "pretraining")}
 SHOWN_TOKENS = 48   # Of a row; of a longer one the first and the last of each text.
 NAMES = 9           # Characters that the names of a row's lines take.
 MARGIN = 14         # Characters left and right of what those lines show.
@@ -128,6 +128,15 @@ def _blocks(columns: Sequence[tuple[str, ...]], width: int) -> list[list[tuple[s
         blocks[-1].append(column)
         used += size
     return blocks
+
+
+def elided(*segments: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """All columns of a short row; of a longer one the first of each segment, an ellipsis and its last one."""
+    if sum(map(len, segments)) <= SHOWN_TOKENS:
+        return [column for segment in segments for column in segment]
+    kept = SHOWN_TOKENS // len(segments)
+    return [column for segment in segments for column in (
+        segment if len(segment) <= kept else [*segment[:kept - 2], ("…",) * len(segment[0]), segment[-1]])]
 
 
 def shorten(text: str, width: int) -> str:

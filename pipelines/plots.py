@@ -120,8 +120,9 @@ def lengths_png(lengths: Mapping[str, Sequence[int] | np.ndarray], limit: int, k
     usual = max(np.percentile(side, 99.5) for side in sides.values())
     end = max(math.ceil(usual), round(limit * 1.05))
     beyond = f"; the last bar also has the longer ones, up to {longest:,}" if longest > end else ""
-    figure, axes = _figure(f"Lengths of {count:,} training {'pairs' if len(sides) > 1 else 'texts'}",
-                           f"length (tokens, special ones included{beyond})", "texts")
+    what = next(iter(sides)) if len(sides) == 1 else "texts"
+    figure, axes = _figure(f"Lengths of {count:,} training {what if len(sides) == 1 else 'pairs'}",
+                           f"length (tokens, special ones included{beyond})", what)
     width = max(1, -(-end // 60))
     edges = [edge + 0.5 for edge in range(0, end + width, width)]
     axes.hist([np.minimum(side, end) for side in sides.values()], bins=edges, color=[BLUE, ORANGE][:len(sides)],

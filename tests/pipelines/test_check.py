@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from modules.classifier import length_buckets
 from modules.errors import TextrailError
 from modules.optimization import Schedule, learning_rate
-from pipelines import check, check_classification_view, check_view, cli, settings
+from pipelines import check, check_view, cli, settings
 from pipelines.classification import trainer_settings
 from tests.modules.test_opaque import Convolution, write
 
@@ -123,9 +123,11 @@ def test_what_the_terminal_and_the_plots_show(tmp_path, ten_words, capfd):
 
 
 def test_a_long_row_is_shown_by_the_ends_of_its_texts():
-    columns = [(str(i), str(i), "0") for i in range(40)] + [(str(i), str(i), "1") for i in range(40, 50)]
-    shown = [column[0] for column in check_classification_view.elided(columns)]
+    columns = [(str(i), str(i)) for i in range(60)]
+    shown = [column[0] for column in check_view.elided(columns[:40], columns[40:50])]
     assert shown == [*map(str, range(22)), "…", "39", *map(str, range(40, 50))]
+    assert [column[0] for column in check_view.elided(columns)] == [*map(str, range(46)), "…", "59"]
+    assert check_view.elided(columns[:40], columns[40:48]) == columns[:48]
 
 
 @pytest.mark.parametrize("rows, sentence", [

@@ -8,7 +8,7 @@ import pytest
 
 from modules.errors import TextrailError
 from modules.optimization import Schedule
-from pipelines import check, check_translation, check_translation_view, check_view, cli, settings
+from pipelines import check, check_translation, check_view, cli, settings
 from tests.word_translator import make_word_translator
 
 PAIRS = ["o gato dorme.\tthe cat sleeps.", "a casa é grande.\tthe house is big.", "o gato é grande.\tthe cat is big.",
@@ -134,12 +134,6 @@ def test_the_row_of_the_picture_is_the_longest_that_is_readable():
 
     assert len(check_translation.pictured([row(5), row(20), row(21)]).source[0]) == 20
     assert len(check_translation.pictured([row(30), row(25)]).source[0]) == 25
-
-
-def test_a_long_text_is_shown_by_its_ends():
-    columns = [(str(i), str(i)) for i in range(60)]
-    shown = check_translation_view._elided(columns)
-    assert [column[0] for column in shown] == [*map(str, range(46)), "…", "59"]
 
 
 def test_what_stops_a_run_stops_a_check(tmp_path):
