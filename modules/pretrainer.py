@@ -17,6 +17,7 @@ import tensorflow as tf
 from modules.bert import INPUTS, Bert, BertConfig
 from modules.checkpoints import Checkpoint, Hints, read_huggingface
 from modules.errors import TextrailError
+from modules.first_weights import deviation, look_at_neighbours
 from modules.presets import Sizes
 from modules.token_loss import chunk_rows, token_loss
 from modules.tokenization import Vocabulary
@@ -33,7 +34,7 @@ from modules.weights import (
 
 
 def pretraining_config(model: Mapping[str, Any], vocab_size: int, pad_id: int = 0) -> BertConfig:
-    """The configuration of a new BERT, with everything but its sizes as in BERT.
+    """The configuration of a new BERT, with everything but its sizes, and the deviation of its weights, as in BERT.
 
     Args:
         model: the section of the settings; see `Sizes.of`.
@@ -48,7 +49,7 @@ def pretraining_config(model: Mapping[str, Any], vocab_size: int, pad_id: int = 
         vocab_size=vocab_size, hidden_size=sizes.hidden_size, num_hidden_layers=sizes.layers,
         num_attention_heads=sizes.num_heads, intermediate_size=sizes.inner_size,
         max_position_embeddings=sizes.positions, type_vocab_size=2, hidden_act="gelu", layer_norm_eps=1e-12,
-        pad_token_id=pad_id)
+        initializer_range=deviation(sizes.hidden_size), pad_token_id=pad_id)
 
 
 def parameter_count(config: BertConfig, with_next: bool = True) -> int:
@@ -220,6 +221,7 @@ def build_pretrainer(settings: Mapping[str, Any], vocabulary: Vocabulary, dtype:
         else:
             config = pretraining_config(model, len(vocabulary.pieces), vocabulary.pad_id)
             bert = Bert(config, model["dropout"], seed, with_pooler=with_next, name="bert")
+            look_at_neighbours(bert)
         pretrainer = Pretrainer(bert, vocabulary, with_next, name="pretrainer")
     finally:
         keras.config.set_dtype_policy(before)
