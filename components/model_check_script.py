@@ -25,6 +25,9 @@ SAMPLES = ["A plain sentence.", "", " \t\n", "word " * 5000,
            "naïve café ½ ™ 🎬", "[CLS] [SEP] [PAD]", "<br />quotes \" and ' and, commas"]
 
 
+MASK = "[MASK]"
+
+
 class Refuse:
     """An import hook: a package that whoever serves the model does not have cannot be imported here either."""
 
@@ -49,13 +52,25 @@ class Shape:
     Attributes:
         texts: names of the text features it reads.
         signatures: names of those it has.
+        samples: what it is asked beside real rows.
+        examples_are_rows: whether its signature `examples` takes rows as they were read.
     """
 
     texts: list[str]
     signatures: tuple[str, ...] = ("serving_default", "examples", "transform_features")
+    samples: list[str] = SAMPLES
+    examples_are_rows = True
+
+    def __init__(self, manifest, folder):
+        """Takes what the SavedModel in a folder says of itself."""
+        raise NotImplementedError
+
+    def asked(self, text):
+        """What is asked of the text of a real row."""
+        return text
 
     def shapes(self, rows):
-        """Output of `serving_default` → its shape for so many rows."""
+        """Output of `serving_default` → its shape for so many rows; None is any size."""
         raise NotImplementedError
 
     def look(self, rows, answer):
@@ -71,7 +86,7 @@ class Shape:
 class Classification(Shape):
     """A model that answers with the best class and the scores of all."""
 
-    def __init__(self, manifest):
+    def __init__(self, manifest, folder):
         self.texts = [manifest[key] for key in ("text", "text_pair") if manifest.get(key)]
         self.classes = manifest["classes"]
 
@@ -101,7 +116,7 @@ class Translation(Shape):
 
     signatures = (*Shape.signatures, "attention")
 
-    def __init__(self, manifest):
+    def __init__(self, manifest, folder):
         self.texts, self.input = [manifest["text"]], manifest["inputs"][0]
         self.n_best, self.longest = manifest["decoding"]["n_best"], manifest["decoding"]["max_source_tokens"]
 
@@ -148,7 +163,89 @@ class Translation(Shape):
                     f"attention over the source of {text[:60]!r} does not sum to 1")
 
 
-SHAPES: dict[str, type] = {"classification": Classification, "translation": Translation}
+class Pretraining(Shape):
+    """A model that answers with the likeliest words for every [MASK] of a text."""
+
+    samples = [*SAMPLES, "The film was [MASK] and [MASK].", "[MASK]", "[MASK][MASK] [mask] [ MASK ]",
+               "word " * 5000 + "[MASK]", "[CLS] [MASK] [SEP] [PAD] [UNK]", "文[MASK]文", "[MASK] " * 5000]
+    examples_are_rows = False   # they are token ids
+
+    def __init__(self, manifest, folder):
+        self.texts, self.top, self.longest = [manifest["text"]], manifest["top"], manifest["max_length"]
+        with open(f"{folder}/assets.extra/encoder/vocab.txt", encoding="utf-8", newline="\n") as file:
+            self.ids = {piece: i for i, piece in enumerate(file.read().removesuffix("\n").split("\n"))}
+
+    def asked(self, text):
+        """A real text, one of its first words masked."""
+        words = text.split()
+        return " ".join([*words[:2], MASK, *words[3:]])
+
+    def shapes(self, rows):
+        return {"words": (rows, None, self.top), "probabilities": (rows, None, self.top), "counts": (rows,),
+                "truncated": (rows,)}
+
+    def look(self, rows, answer):
+        words, probabilities = answer["words"], answer["probabilities"]
+        require(words.shape == probabilities.shape, f"words has shape {words.shape}, probabilities "
+                f"{probabilities.shape}")
+        require(words.shape[1] == max(answer["counts"]), f"words has room for {words.shape[1]} masks, where the most "
+                f"of a text are {max(answer['counts'])}")
+        require(np.all(np.isfinite(probabilities)), "probabilities has values that are not finite numbers")
+        require(np.all(probabilities[..., :-1] >= probabilities[..., 1:]), "probabilities do not descend")
+        require(np.all(probabilities.sum(axis=-1) <= 1 + TOLERANCE), "probabilities of a mask sum to more than 1")
+        for text, said, numbers, count, truncated in zip(
+                rows[0], words, probabilities, answer["counts"], answer["truncated"], strict=True):
+            masks = text.count(MASK)
+            # A mask is a token, and so is nearly every word at least.
+            require(count == masks if not truncated else count <= min(masks, self.longest - 2),
+                    f"{text[:60]!r} has {masks} masks, of which {count} were seen")
+            require(truncated or len(text.split()) < 2 * self.longest,
+                    f"truncated is {bool(truncated)} for {len(text.split())} words, where {self.longest} tokens are "
+                    "read")
+            require(all(word.decode() in self.ids for word in said[:count].flat),
+                    f"words for {text[:60]!r} are not all of the vocabulary: {said[:count].tolist()}")
+            require(not np.any(numbers[count:]) and not any(said[count:].flat),
+                    f"{text[:60]!r} has words behind the last of its {count} masks")
+
+    def compare(self, texts, one, other, ways):
+        for text, count, others, probabilities, other_probabilities in zip(
+                texts, one["counts"], other["counts"], one["probabilities"], other["probabilities"], strict=True):
+            require(count == others and np.allclose(probabilities[:count], other_probabilities[:count], atol=TOLERANCE),
+                    f"for {text[:60]!r} the probabilities are {probabilities[:count].tolist()} {ways[0]} and "
+                    f"{other_probabilities[:count].tolist()} {ways[1]}")
+
+    def look_further(self, signatures, texts):
+        """Judging foretells a word alone as likely as `serving_default` does, and counts what it masks."""
+        import tensorflow as tf
+
+        answer = signatures["serving_default"](text=tf.constant([MASK]))
+        word, probability = (answer[name].numpy()[0, 0, 0] for name in ("words", "probabilities"))
+        word = word.decode()
+        alone = [self.ids["[CLS]"], self.ids[word], self.ids["[SEP]"]]
+        rows = [alone, [*alone[:-1], self.ids["[UNK]"], *alone[1:], *alone[1:]]]
+        examples = tf.constant([tf.train.Example(features=tf.train.Features(feature={
+            "token_ids$ragged_values": tf.train.Feature(int64_list=tf.train.Int64List(value=row)),
+            "next_sentence_label": tf.train.Feature(int64_list=tf.train.Int64List(value=[0])),
+        })).SerializeToString() for row in rows])
+        judged = {name: value.numpy() for name, value in signatures["examples"](examples=examples).items()}
+        counts = judged["masked_count"].tolist()
+        require(counts == [1, 3], f"judging masks {counts} words of rows with 1 and 3")
+        require(np.isclose(judged["masked_loss"][0], -np.log(probability), atol=TOLERANCE, rtol=TOLERANCE),
+                f"judging foretells {word!r} with a loss of {judged['masked_loss'][0]:.4f}, serving_default with a "
+                f"probability of {probability:.4f}")
+        require(np.all(np.isfinite(judged["masked_loss"])) and np.all(judged["masked_correct"] <= counts),
+                f"judging answers {({name: value.tolist() for name, value in judged.items()})}")
+        lengths = signatures["transform_features"](examples=examples)["token_count"].numpy().tolist()
+        require(lengths == [len(row) for row in rows], f"token_count is {lengths} for rows of {list(map(len, rows))}")
+
+
+SHAPES: dict[str, type] = {"classification": Classification, "translation": Translation, "pretraining": Pretraining}
+
+
+def widened(values, like):
+    """An answer of one row, filled up to the sizes of a batch's: a row with fewer masks is narrower."""
+    missing = [(0, 0), *((0, max(wide - own, 0)) for own, wide in zip(values.shape[1:], like.shape[1:], strict=True))]
+    return np.pad(values, missing, constant_values=b"" if values.dtype == object else 0)
 
 
 def main(folder, request_path):
@@ -161,7 +258,7 @@ def main(folder, request_path):
     with open(f"{folder}/assets.extra/textrail.json", encoding="utf-8") as file:
         manifest = json.load(file)
     require(manifest.get("shape") in SHAPES, f"textrail.json names the shape {manifest.get('shape')!r}")
-    shape, texts = SHAPES[manifest["shape"]](manifest), request["texts"]
+    shape, texts = SHAPES[manifest["shape"]](manifest, folder), request["texts"]
     require(shape.texts == texts, f"textrail.json names the texts {shape.texts}, the settings {texts}")
 
     model = tf.saved_model.load(folder)
@@ -178,11 +275,13 @@ def main(folder, request_path):
         expected = shape.shapes(len(rows[0]))
         require(set(answer) == set(expected), f"serving_default answers {sorted(answer)} instead of {sorted(expected)}")
         for name, size in expected.items():
-            require(answer[name].shape == size, f"{name} has shape {answer[name].shape} instead of {size}")
+            found = answer[name].shape
+            require(len(found) == len(size) and all(want in (None, has) for has, want in zip(found, size, strict=True)),
+                    f"{name} has shape {found} instead of {size}")
         shape.look(rows, answer)
         return answer
 
-    rows = [SAMPLES + column for column in
+    rows = [shape.samples + [shape.asked(value) for value in column] for column in
             ([tf.train.Example.FromString(bytes.fromhex(record)).features.feature[text].bytes_list.value[0].decode()
               for record in request["examples"]] for text in texts)]
     together, answers, seconds = ask(rows), [], []
@@ -190,13 +289,13 @@ def main(folder, request_path):
         start = time.perf_counter()
         answers.append(ask([[column[index]] for column in rows]))
         seconds.append(time.perf_counter() - start)
-    alone = {name: np.concatenate([answer[name] for answer in answers]) for name in together}
+    alone = {name: np.concatenate([widened(answer[name], together[name]) for answer in answers]) for name in together}
     shape.compare(rows[0], alone, together, ("alone", "in a batch"))
-    if request["examples"]:
+    if request["examples"] and shape.examples_are_rows:
         records = tf.constant([bytes.fromhex(record) for record in request["examples"]])
         parsed = {name: value.numpy() for name, value in model.signatures["examples"](examples=records).items()}
-        asked = {name: value[len(SAMPLES):] for name, value in together.items()}
-        shape.compare(rows[0][len(SAMPLES):], parsed, asked, ("by the signature examples", "by serving_default"))
+        asked = {name: value[len(shape.samples):] for name, value in together.items()}
+        shape.compare(rows[0][len(shape.samples):], parsed, asked, ("by the signature examples", "by serving_default"))
     shape.look_further(model.signatures, rows[0])
     return {"seconds_per_row": statistics.median(seconds), "rows": len(rows[0])}
 

@@ -1,12 +1,17 @@
 import json
+import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from tfx import types
 from tfx.types import standard_artifacts
 
+from components import model_check_script
 from components.model_check import SCRIPT, Executor, ModelCheck, check
 from modules.errors import TextrailError
 from tests.components.conftest import serialized
@@ -57,6 +62,75 @@ def test_a_translator_that_answers_wrongly_is_refused(tmp_path, fault, sentence)
     model = make_word_translator(tmp_path / "m", fault=fault)
     with pytest.raises(TextrailError, match=sentence):
         check(str(model), ["pt"], [serialized({"pt": "o gato dorme.", "en": "the cat sleeps."})])
+
+
+def test_a_pretrained_encoder_is_blessed(tmp_path, tiny_pretrainer, examples_artifact):
+    shutil.copytree(tiny_pretrainer[1], tmp_path / "m/Format-Serving")
+    model, blessing = standard_artifacts.Model(), standard_artifacts.InfraBlessing()
+    model.uri, blessing.uri = str(tmp_path / "m"), str(tmp_path / "blessing")
+    rows = [{"text": "The film was bad, and long.\nNobody came."}, {"text": "good"}]
+    Executor().Do({"model": [model], "examples": [examples_artifact(tmp_path / "e", {"train": rows})]},
+                  {"blessing": [blessing]}, {"settings": json.dumps({"data": {"text": "text"}})})
+    assert blessing.get_int_custom_property("blessed") == 1
+
+
+@pytest.mark.parametrize("changes, sentence", [
+    ({}, ""), ({"probabilities": [[[0.2, 0.5], [0.5, 0.1]], [[0.9, 0.1], [0, 0]]]}, "probabilities do not descend"),
+    ({"probabilities": [[[0.9, 0.2], [0.5, 0.1]], [[0.9, 0.1], [0, 0]]]}, "sum to more than 1"),
+    ({"counts": [1, 2]}, r"'the \[MASK\] is \[MASK\]' has 2 masks, of which 1 were seen"),
+    ({"counts": [1, 1]}, "words has room for 2 masks, where the most of a text are 1"),
+    ({"truncated": [False, True]}, ""), ({"words": [[["a", "b"], ["a", "c"]], [["b", "a"], ["", ""]]]}, "not all of"),
+    ({"words": [[["a", "b"], ["a", "b"]], [["b", "a"], ["b", ""]]]}, "has words behind the last of its 1 masks"),
+    ({"probabilities": [[[math.nan, 0.2], [0.5, 0.1]], [[0.9, 0.1], [0, 0]]]}, "not finite numbers")])
+def test_answers_for_masks_make_sense(tmp_path, changes, sentence):
+    (tmp_path / "assets.extra/encoder").mkdir(parents=True)
+    (tmp_path / "assets.extra/encoder/vocab.txt").write_text("a\nb\n")
+    shape = model_check_script.Pretraining({"text": "text", "top": 2, "max_length": 16}, str(tmp_path))
+    answer = {"words": [[["a", "b"], ["a", "b"]], [["b", "a"], ["", ""]]],
+              "probabilities": [[[0.5, 0.2], [0.5, 0.1]], [[0.9, 0.1], [0, 0]]], "counts": [2, 1],
+              "truncated": [False, False]} | changes
+    answer = {name: np.array(value) for name, value in answer.items()}
+    answer["words"] = answer["words"].astype("S").astype(object)
+    rows = [["the [MASK] is [MASK]", "[MASK]"]]
+    if sentence:
+        with pytest.raises(model_check_script.Failure, match=sentence):
+            shape.look(rows, answer)
+    else:
+        shape.look(rows, answer)
+        assert shape.asked("a b c d") == "a b [MASK] d" and shape.asked("a") == "a [MASK]"
+
+
+@pytest.mark.parametrize("fault, sentence", [
+    ("batch", r"for 'The film was \[MASK\] and \[MASK\]\.' the probabilities are .* alone and .* in a batch"),
+    ("judging", r"judging foretells '.+' with a loss of [\d.]+, serving_default with a probability of [\d.]+"),
+])
+def test_a_pretrained_encoder_that_answers_wrongly_is_refused(tmp_path, tiny_pretrainer, fault, sentence):
+    with pytest.raises(TextrailError, match=sentence):
+        check(str(make_faulty_pretrainer(tmp_path / "m", tiny_pretrainer[1], fault)), ["text"], [])
+
+
+def make_faulty_pretrainer(folder, source, fault):
+    """A SavedModel around another one, which spoils its answers."""
+    inner = tf.saved_model.load(str(source))
+    serve, judge = (inner.signatures[name] for name in ("serving_default", "examples"))
+
+    def answer(text):
+        found = dict(serve(text=text))
+        rows = tf.cast(tf.shape(text)[0], tf.float32)
+        return found | {"probabilities": found["probabilities"] / (rows if fault == "batch" else 1.0)}
+
+    def judged(examples):
+        found = dict(judge(examples=examples))
+        return found | {"masked_loss": found["masked_loss"] + (0.1 if fault == "judging" else 0.0)}
+
+    module = tf.Module()
+    module.inner = inner
+    text, examples = (tf.TensorSpec([None], tf.string, name) for name in ("text", "examples"))
+    tf.saved_model.save(module, str(folder), signatures={
+        "serving_default": tf.function(answer).get_concrete_function(text),
+        "examples": tf.function(judged).get_concrete_function(examples),
+        "transform_features": inner.signatures["transform_features"]})
+    return shutil.copytree(source / "assets.extra", folder / "assets.extra").parent
 
 
 def test_a_model_that_needs_an_op_nobody_registers_is_refused(tmp_path, keyword_model):
