@@ -37,15 +37,17 @@ class Layout(NamedTuple):
         return [*self.weights, *self.others]
 
 
+# What describes the encoder of a SavedModel of this project; weights beside it are a copy.
+DESCRIPTIONS = ("assets.extra/encoder/*.json", "assets.extra/encoder/vocab.txt")
 # The first whose sign is there counts.
 LAYOUTS = (
     Layout("huggingface", True, "model*.safetensors", ("model.safetensors", "model-?????-of-?????.safetensors"),
            ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json")),
     Layout("textrail", True, "assets.extra/textrail.json", ("variables/variables.data-?????-of-?????",),
-           ("variables/variables.index", "assets.extra/textrail.json", "assets.extra/encoder/*")),
+           ("variables/variables.index", "assets.extra/textrail.json", *DESCRIPTIONS)),
     Layout("saved_model", False, "saved_model.pb", ("variables/variables.data-?????-of-?????",),
-           ("saved_model.pb", "variables/variables.index", "assets/*", "assets.extra/encoder/*", "bert_config.json",
-            "config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json")),
+           ("saved_model.pb", "variables/variables.index", "assets/*", *DESCRIPTIONS, "bert_config.json", "config.json",
+            "vocab.txt", "tokenizer.json", "tokenizer_config.json")),
     Layout("checkpoint", False, "*.index", ("*.data-?????-of-?????",),
            ("*.index", "checkpoint", "bert_config.json", "config.json", "params.yaml", "vocab.txt",
             "tokenizer.json", "tokenizer_config.json")),

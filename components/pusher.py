@@ -21,7 +21,7 @@ from components.verdict import VERDICT_FILE, refusal
 from components.versions import read_manifest, served_version, versions
 from modules import progress
 from modules.errors import TextrailError
-from modules.manifest import MANIFEST
+from modules.manifest import DESCRIPTION, MANIFEST, TFHUB
 
 # Hidden from model servers, which take all-digits folders for versions.
 HIDDEN = ".textrail-"
@@ -95,7 +95,7 @@ def push(source: str, destination: str, facts: dict[str, Any]) -> str:
     half. If another push took the same number meanwhile, the next one is tried.
 
     Args:
-        source: folder of the SavedModel.
+        source: folder of the SavedModel; a pretrained encoder goes along, see `write_encoder`.
         destination: folder or URI of the versions; made if missing.
         facts: what is added to the version's textrail.json, beside `pushed_at` and `version`.
 
@@ -106,6 +106,8 @@ def push(source: str, destination: str, facts: dict[str, Any]) -> str:
     hidden = _hidden_folder(destination)
     try:
         io_utils.copy_dir(source, hidden)
+        if read_manifest(source).get("shape") == "pretraining":
+            write_encoder(source, hidden)
         manifest = read_manifest(source) | facts | {
             "pushed_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
         while True:
@@ -122,6 +124,25 @@ def push(source: str, destination: str, facts: dict[str, Any]) -> str:
     finally:
         if fileio.exists(hidden):
             fileio.rmtree(hidden)
+
+
+def write_encoder(source: str, version: str) -> None:
+    """Writes the encoder of a pretraining model into the folder of its version, where no model server looks.
+
+    Args:
+        source: folder of the SavedModel.
+        version: gets `assets.extra/encoder` in HuggingFace's layout, heads included, which `transformers` loads, and
+            `assets.extra/tfhub` with the SavedModels `encoder` and `preprocessing`, which `hub.load` does.
+
+    Raises:
+        TextrailError: see `export_reader.read_export`.
+    """
+    from modules.export_reader import read_export  # other shapes need not wait for Keras
+    from modules.tfhub_export import export_tfhub
+
+    checkpoint, length = read_export(source), read_manifest(source)["max_length"]
+    checkpoint.write(os.path.join(version, DESCRIPTION), length)
+    export_tfhub(checkpoint, os.path.join(version, TFHUB), length)
 
 
 def delete_old(destination: str, keep: int) -> None:

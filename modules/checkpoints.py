@@ -74,6 +74,18 @@ class Checkpoint:
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     pretraining: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
+    @property
+    def all_tensors(self) -> dict[str, np.ndarray]:
+        """The weights of encoder and heads."""
+        return {**self.tensors, **self.head, **self.pretraining}
+
+    @property
+    def architecture(self) -> str:
+        """HuggingFace's class of what `write` writes; of a classifier see `pooling`."""
+        if not self.pretraining:
+            return "BertModel"
+        return "BertForPreTraining" if "cls.seq_relationship.weight" in self.pretraining else "BertForMaskedLM"
+
     def check(self, where: str | Path) -> None:
         """Compares weights and vocabulary with what the configuration calls for.
 
@@ -101,17 +113,15 @@ class Checkpoint:
             folder: created where missing; its files of the same names are replaced.
             max_length: most tokens of a text; none leaves that to the reader.
         """
-        tensors, architecture = self.tensors, "BertModel"
+        tensors = self.tensors
         if self.pooling or self.pretraining:   # HuggingFace's models with a head have their encoder under a name.
             tensors = {f"bert.{name}": tensor for name, tensor in tensors.items()}
         if self.pooling:
             tensors |= {name.replace(HEADS["cls"], HEADS[self.pooling]): tensor for name, tensor in self.head.items()}
         elif self.pretraining:
             tensors |= self.pretraining
-            has_next = "cls.seq_relationship.weight" in self.pretraining
-            architecture = "BertForPreTraining" if has_next else "BertForMaskedLM"
         write_encoder(folder, self.config, tensors, self.vocabulary, self.labels, self.pooling, max_length,
-                      architecture)
+                      self.architecture)
 
 
 def read_huggingface(folder: str | Path, hints: Hints) -> Checkpoint:

@@ -35,15 +35,17 @@ def read_export(folder: str | Path, hints: Hints = Hints()) -> Checkpoint:  # no
         The encoder with its heads.
 
     Raises:
-        TextrailError: the SavedModel does not describe its encoder, or its variables are damaged.
+        TextrailError: the SavedModel is of another shape, does not describe its encoder, or its variables are damaged.
     """
-    description = f"{folder}/{DESCRIPTION}"
+    manifest, description = read_object(f"{folder}/{MANIFEST}"), f"{folder}/{DESCRIPTION}"
+    if (shape := manifest.get("shape", "classification")) not in ("classification", "pretraining"):
+        raise TextrailError("a classifier or a pretrained encoder", f"a model of shape {shape} in {folder}",
+                            "There is no BERT in it; name another model.")
     if not tf.io.gfile.exists(f"{description}/config.json"):
         raise TextrailError(f"an exported model that describes its encoder in {description}", "none there",
                             "It was made by an older version, or its encoder is a SavedModel taken as it is; train it "
                             "again, with encoder.opaque=false.")
-    manifest = read_object(f"{folder}/{MANIFEST}")
-    if manifest.get("shape") == "pretraining":
+    if shape == "pretraining":
         return _read_pretrainer(folder, read_vocabulary(description, hints.lower_case), load_config(description),
                                 bool(manifest.get("next_sentence")))
     if not manifest.get("classes") or manifest.get("pooling") not in HEADS:

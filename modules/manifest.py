@@ -4,8 +4,11 @@ import re
 from collections.abc import Sequence
 
 MANIFEST = "assets.extra/textrail.json"
-# Beside it, a folder that says what its encoder is: config.json, vocab.txt, tokenizer_config.json.
+# Beside it, a folder that says what its encoder is: config.json, vocab.txt, tokenizer_config.json. Of a pretrained
+# encoder that was pushed, model.safetensors makes it one that transformers loads.
 DESCRIPTION = "assets.extra/encoder"
+# Of the same, SavedModels of encoder and preprocessing as TF Hub has them.
+TFHUB = "assets.extra/tfhub"
 # The signature that takes plain strings, and that model servers ask where a request names none.
 DEFAULT_SIGNATURE = "serving_default"
 

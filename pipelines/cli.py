@@ -199,8 +199,8 @@ def _add_encoder_commands(commands: Any, place: argparse.ArgumentParser) -> None
     command = commands.add_parser("export", parents=[place], help="a run's model in a layout that other tools load")
     command.add_argument("run", metavar="RUN")
     command.add_argument("folder", metavar="DIR", help="a new folder")
-    command.add_argument("--format", choices=("hf", "tfhub"), required=True, help="hf: HuggingFace's, a classifier "
-                         "whole; tfhub: SavedModels of encoder and preprocessing")
+    command.add_argument("--format", choices=("hf", "tfhub"), required=True, help="hf: HuggingFace's, with its "
+                         "heads; tfhub: SavedModels of encoder and preprocessing")
     command.add_argument("--trained", action="store_true", help="the model trained last, pushed or not (default: the "
                          "version served)")
     command.set_defaults(command=_encoder_export)

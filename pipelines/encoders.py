@@ -25,6 +25,8 @@ from pipelines.console import plain_console
 from pipelines.workspace import Workspace, newest_output
 
 MANIFEST_COPY = "textrail.json"
+# What trains models that have an encoder.
+RUN_FNS = ("modules.classifier.run_fn", "modules.pretraining.run_fn")
 
 
 def bring_in(source: dict[str, Any], folder: str, stream: TextIO) -> None:
@@ -41,10 +43,13 @@ def bring_in(source: dict[str, Any], folder: str, stream: TextIO) -> None:
     with new_folder(folder) as beside:
         checkpoint = read_encoder(**source)
         checkpoint.write(beside)
-    config = checkpoint.config
-    plain_console(stream).print(
-        f"{checkpoint.layout}: {config.num_hidden_layers} layers, {config.hidden_size} wide, {config.vocab_size} "
-        f"wordpieces, {'uncased' if checkpoint.vocabulary.lower_case else 'cased'}, in {folder}", soft_wrap=True)
+    plain_console(stream).print(f"{checkpoint.layout}: {_sizes(checkpoint)}, in {folder}", soft_wrap=True)
+
+
+def _sizes(checkpoint: Checkpoint) -> str:
+    """For example "6 layers, 384 wide, 30522 wordpieces, uncased"."""
+    config, case = checkpoint.config, "uncased" if checkpoint.vocabulary.lower_case else "cased"
+    return f"{config.num_hidden_layers} layers, {config.hidden_size} wide, {config.vocab_size} wordpieces, {case}"
 
 
 def take_out(paths: Workspace, folder: str, form: str, trained: bool, stream: TextIO) -> None:
@@ -53,7 +58,7 @@ def take_out(paths: Workspace, folder: str, form: str, trained: bool, stream: Te
     Args:
         paths: of the run.
         folder: a new or empty folder.
-        form: "hf" for HuggingFace's layout, a classifier whole; "tfhub" for `encoder/` and `preprocessing/`.
+        form: "hf" for HuggingFace's layout, with all heads; "tfhub" for `encoder/` and `preprocessing/`.
         trained: the model that was trained last, pushed or not, and not the version served.
         stream: where to say what was written and how it is loaded.
 
@@ -61,23 +66,27 @@ def take_out(paths: Workspace, folder: str, form: str, trained: bool, stream: Te
         TextrailError: the folder has files, or the run has no such model, or one that cannot be taken apart.
     """
     model = _trained(paths) if trained else _pushed(paths)
-    if (shape := read_manifest(model).get("shape", "classification")) != "classification":
-        raise TextrailError("a classifier, which has an encoder", f"a model of shape {shape} in {model}",
-                            "It is served as it is: a SavedModel that answers plain strings.")
+    manifest = read_manifest(model)
+    truncate = manifest.get("truncate", "end")
     with new_folder(folder) as beside:
-        checkpoint, manifest = read_export(model), read_manifest(model)
+        checkpoint = read_export(model)
         if form == "hf":
             checkpoint.write(beside, manifest["max_length"])
         else:
-            export_tfhub(checkpoint, beside, manifest["max_length"], manifest["truncate"])
+            export_tfhub(checkpoint, beside, manifest["max_length"], truncate)
         (beside / MANIFEST_COPY).write_text(json.dumps(manifest, ensure_ascii=False, indent=1), "utf-8")
-    lines = [f"{model}, {len(checkpoint.labels)} classes, pooling {checkpoint.pooling}, in {folder}"]
-    if form == "hf":
+    what = (f"{len(checkpoint.labels)} classes, pooling {checkpoint.pooling}" if checkpoint.pooling
+            else _sizes(checkpoint))
+    lines = [f"{model}, {what}, in {folder}"]
+    if form == "tfhub":
+        lines.append(f'load it with hub.load("{folder}/encoder") and hub.load("{folder}/preprocessing")')
+    elif checkpoint.pooling:
         trust = ", trust_remote_code=True" if checkpoint.pooling == "mean" else ""
         lines.append(f'load it with AutoModelForSequenceClassification.from_pretrained("{folder}"{trust})')
     else:
-        lines.append(f'load it with hub.load("{folder}/encoder") and hub.load("{folder}/preprocessing")')
-    if form == "hf" and manifest["truncate"] == "middle":
+        lines.append(f'load it with {checkpoint.architecture}.from_pretrained("{folder}"), or without its heads with '
+                     f'AutoModel.from_pretrained("{folder}")')
+    if form == "hf" and truncate == "middle":
         lines.append(f"texts above {manifest['max_length']} tokens lost their middle in training, which HuggingFace's "
                      "tokenizers do not do: they lose their end there")
     plain_console(stream).print("\n".join(lines), soft_wrap=True)
@@ -95,9 +104,8 @@ def _pushed(paths: Workspace) -> str:
 def _trained(paths: Workspace) -> str:
     from tfx.utils import path_utils
 
-    from pipelines.classification import RUN_FN
-
-    found = newest_output(paths, "Model", {"run_fn": RUN_FN})
+    made = (newest_output(paths, "Model", {"run_fn": run_fn}) for run_fn in RUN_FNS)
+    found = next(filter(None, made), None)
     if found is None:
         raise TextrailError(f"a trained model of {paths.run} in {paths.folder}", "none", "Train one: `textrail run`.")
     return path_utils.serving_model_dir(found)
@@ -145,9 +153,9 @@ def show(source: dict[str, Any], summary: bool, stream: TextIO) -> None:
     folder = local_folder(source["source"])
     layout = layout_of(folder)
     config, vocabulary = checkpoint.config, checkpoint.vocabulary
-    parts: dict[str, int] = {"embeddings": 0, "blocks": 0, "pooler": 0, "head": 0}
-    for name, tensor in {**checkpoint.tensors, **checkpoint.head}.items():
-        part = {"encoder": "blocks", "classifier": "head"}.get(name.split(".")[0], name.split(".")[0])
+    parts: dict[str, int] = {"embeddings": 0, "blocks": 0, "pooler": 0, "heads": 0}
+    for name, tensor in checkpoint.all_tensors.items():
+        part = {"encoder": "blocks", "classifier": "heads", "cls": "heads"}.get(name.split(".")[0], name.split(".")[0])
         parts[part] += tensor.size
     rows = {
         "source": source["source"], "folder": folder, "layout": checkpoint.layout,
@@ -176,7 +184,7 @@ def show(source: dict[str, Any], summary: bool, stream: TextIO) -> None:
 def _summary(checkpoint: Checkpoint) -> Table:
     """Each tensor, in the order in which a text passes them, and the total."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
-    tensors = {**checkpoint.tensors, **checkpoint.head}
+    tensors = checkpoint.all_tensors
     total = sum(tensor.size for tensor in tensors.values())
     table.add_column("tensor", footer="total", no_wrap=True)
     table.add_column("shape", justify="right")
@@ -187,7 +195,7 @@ def _summary(checkpoint: Checkpoint) -> Table:
 
 
 def _place(name: str) -> tuple[int, int, str]:
-    """Sorts embeddings, blocks by number, pooler, head."""
+    """Sorts embeddings, blocks by number, pooler, heads."""
     part, *rest = name.split(".")
-    return (("embeddings", "encoder", "pooler", "classifier").index(part), int(rest[1]) if part == "encoder" else 0,
-            name)
+    return (("embeddings", "encoder", "pooler", "classifier", "cls").index(part),
+            int(rest[1]) if part == "encoder" else 0, name)

@@ -181,7 +181,8 @@ class Encoder(Section):
     source: str = Field(
         "minilm", description="`minilm` (packaged all-MiniLM-L6-v2, works offline); a folder with a BERT as "
         "HuggingFace (`model.safetensors`), google-research/bert or TF Model Garden (`bert_model.ckpt.index`) lay it "
-        "out, or a SavedModel; `hf://owner/name` or `hf://owner/name@revision`; a handle that begins with "
+        "out, or a SavedModel; a model that a run of this project pushed, or the folder that it pushes to, whose "
+        "newest version counts; `hf://owner/name` or `hf://owner/name@revision`; a handle that begins with "
         "`https://tfhub.dev/` or `https://www.kaggle.com/models/`.")
     sha256: str | None = Field(
         None, description="Expected sha256 of the weights, 64 hexadecimal digits; checked when given. The weights are "

@@ -110,3 +110,13 @@ def examples_artifact():
                     writer.write(serialized(named))
         return artifact
     return make
+
+
+@pytest.fixture(scope="session")
+def pushed_pretrainer(tmp_path_factory, tiny_pretrainer) -> Path:
+    """A push destination with one version, a pretrained encoder."""
+    from components.pusher import push
+
+    destination = tmp_path_factory.mktemp("destination") / "pushed"
+    push(str(tiny_pretrainer[1]), str(destination), {"recipe": "r1"})
+    return destination

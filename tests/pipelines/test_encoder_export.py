@@ -75,3 +75,25 @@ def test_nothing_pushed_says_what_to_do(run, tmp_path, capfd):
     assert export((tmp_path, None), tmp_path / "out", "hf") == 2
     assert "take the last trained one with --trained" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pretrained_encoder_goes_out_with_its_heads(tiny_pretrainer, tmp_path, capfd):
+    model, folder = tiny_pretrainer
+    shutil.copytree(folder, tmp_path / "words" / "pushed" / "1700000001")
+    (tmp_path / "words" / "metadata.sqlite").touch()
+    size = f"2 layers, 32 wide, {len(model.vocabulary.pieces)} wordpieces, uncased, in "
+    for form, load in (("hf", "BertForPreTraining.from_pretrained("), ("tfhub", "/preprocessing")):
+        assert cli.main(["encoder", "export", "words", str(tmp_path / form), "--format", form,
+                         "--workspace", str(tmp_path)]) == 0
+        said = capfd.readouterr().out
+        assert size in said and load in said and ("AutoModel.from_pretrained(" in said) == (form == "hf")
+        assert json.loads((tmp_path / form / "textrail.json").read_text())["shape"] == "pretraining"
+        found = read_encoder(str(tmp_path / form))
+        np.testing.assert_array_equal(found.tensors["embeddings.word_embeddings.weight"],
+                                      np.array(model.bert.embeddings.words))
+        assert len(found.pretraining) == (7 if form == "hf" else 0)
+    assert cli.main(["encoder", "show", str(tmp_path / "hf"), "--summary"]) == 0
+    shown = capfd.readouterr().out
+    # 32 · 32 + 32 of the transformation, 2 · 32 of its norm, a bias a wordpiece, 32 · 2 + 2 for next sentences
+    assert f"{32 * 32 + 32 + 64 + len(model.vocabulary.pieces) + 66:,}" in shown.split("parameters, heads")[1]
+    assert "cls.seq_relationship.weight" in shown
