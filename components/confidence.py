@@ -129,7 +129,7 @@ class Resampled:
     def __init__(self, numbers: int):
         self.sums = np.zeros((1 + RESAMPLES, numbers))
 
-    def add(self, row: bytes, numbers: Sequence[float]) -> None:
+    def add(self, row: bytes, numbers: Sequence[float] | np.ndarray) -> None:
         """Adds a row's numbers.
 
         Args:

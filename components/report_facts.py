@@ -1,45 +1,36 @@
-"""What a report tells of one run, read from the artifacts that the run made.
+"""What a report tells of one run, read from the artifacts that the run made, wherever they lie.
 
-A run that a gate stopped has fewer of them, and its facts are fewer. Rows are read up to `ROWS` a split, so that a
-report stays a matter of seconds however large the data are; `DataFacts.whole` says whether that was all.
+A run that a gate stopped has fewer of them, and its facts are fewer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import glob
-import hashlib
-import importlib.metadata
 import json
-import math
 import os
-import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
+from components import environment
 from components.anomaly_gate import REPORT as GATE_REPORT
 from components.anomaly_gate import schema_findings
-from components.rows import SPLITS
+from components.report_rows import Each, Histogram, Pieces, Rows, Task, Words, measure_all, split_files
+from components.rows import ROLES, SPLITS
 from components.run_record import Artifact, Run
 from components.schema_gen import label_counts
 from components.splits_writer import SKIPPED
-from components.tfrecords import read_records
 from components.verdict import CALIBRATION, VERDICT_FILE, load_samples, load_verdict
-from modules.errors import TextrailError
 
-ROWS = 50_000
 SKIPPED_SHOWN = 5       # Examples of rows that were left out.
-TEXTS = ("text", "text_pair", "target")
-STACK = ("tfx", "tensorflow", "tensorflow-text", "keras", "apache-beam", "ml-metadata", "numpy")
 PICTURED = (4, 16)      # Tokens, special ones included, of a text whose attention is readable.
 MAPS = 3
-UNKNOWN = "[UNK]"
+STACK, MACHINE = "stack", "machine"   # Properties of a ModelRun: what it was trained with.
 
 
 @dataclass(frozen=True)
@@ -49,36 +40,42 @@ class DataFacts:
     Attributes:
         rows: split → rows written.
         labels: split → label → rows; empty without a label.
-        characters: column with text → [rows] int lengths, of the training split.
-        tokens: column or columns with text → [rows] int lengths, special tokens included, of the training split.
-        limit: tokens of the longest text that the model reads.
-        cuts: whether longer texts are cut, else they are left out.
-        unknown: column or columns with text → share of tokens that an encoder's vocabulary lacks.
-        coverage: side of a learned vocabulary → its report.
+        characters: column with text → lengths, of the training split.
+        tokens: column or columns with text → lengths, special tokens included, of the training split, before any cut.
+        limit: tokens of the longest text that the model reads; 0 if not known.
+        how: what `limit` does: "cut" to longer texts, "leave out" their rows, or "pack" texts up to it.
+        limit_name: the key of the settings that it has.
+        pieces: column or columns with text → what of an encoder's vocabulary the training split uses.
+        coverage: column with text → the report of the vocabulary that was learned from it.
+        instances: split → what examples were made of its documents, in numbers; empty but for pretraining.
         skipped: reason → rows that were left out when reading.
         skipped_rows: the first of them: file, line, reason and the row's beginning.
         dropped: split → rows left out for a text above `limit`.
         anomalies: split, feature and reason of what did not fit the schema, and whether it was accepted.
         duplicates: (split, other split) → rows of the first whose texts also stand in the other.
+        repeated: split → rows whose text stands in another row of it.
+        estimated: whether duplicates are of a sample of the texts, there being very many.
         empty: split → column → share of texts that are blank.
-        whole: whether all rows were looked at for lengths and duplicates.
     """
 
     rows: Mapping[str, int]
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    characters: Mapping[str, np.ndarray] = field(default_factory=dict)
-    tokens: Mapping[str, np.ndarray] = field(default_factory=dict)
+    characters: Mapping[str, Histogram] = field(default_factory=dict)
+    tokens: Mapping[str, Histogram] = field(default_factory=dict)
     limit: int = 0
-    cuts: bool = True
-    unknown: Mapping[str, float] = field(default_factory=dict)
+    how: str = "cut"
+    limit_name: str = ""
+    pieces: Mapping[str, Pieces] = field(default_factory=dict)
     coverage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    instances: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     skipped_rows: Sequence[Mapping[str, Any]] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     anomalies: Sequence[tuple[str, str, str, bool]] = ()
     duplicates: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    repeated: Mapping[str, int] = field(default_factory=dict)
+    estimated: bool = False
     empty: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -141,12 +138,13 @@ class Facts:
         run: what ML Metadata has of it.
         settings: in force, nested as in a settings file.
         command: what repeats the run.
-        stack: package → version, of the environment that wrote the report.
+        stack: package → version, of the environment that trained the model or, if it was not, wrote the report.
         machine: where that was.
         written: when.
         data: none if no rows were read.
         training: none if nothing was trained.
         quality: none if nothing was judged.
+        before: the run that was started before this one, if there was one.
     """
 
     name: str
@@ -159,9 +157,11 @@ class Facts:
     data: DataFacts | None = None
     training: TrainingFacts | None = None
     quality: QualityFacts | None = None
+    before: Run | None = None
 
 
-def gather(name: str, run: Run, settings: Mapping[str, Any], command: str) -> Facts:
+def gather(name: str, run: Run, settings: Mapping[str, Any], command: str, each: Each = map,
+           before: Run | None = None) -> Facts:
     """Reads what a run left behind.
 
     Args:
@@ -169,141 +169,119 @@ def gather(name: str, run: Run, settings: Mapping[str, Any], command: str) -> Fa
         run: what ML Metadata has of it.
         settings: in force, nested as in a settings file.
         command: what repeats the run.
+        each: applies a function to all files of rows; see `report_rows.measure_all`.
+        before: the run that was started before this one.
     """
-    data = _data(run, settings)
-    return Facts(name, run, settings, command, _stack(), _machine(), datetime.datetime.now(), data,
-                 _training(run, settings, data), _quality(run))
-
-
-def _stack() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in STACK:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _machine() -> str:
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    limit = _limit(settings)
+    rows = measure_all(_tasks(run, settings, limit), each)
+    trained = run.artifact("Trainer", "model_run")
+    known = trained.properties if trained else {}
+    return Facts(name, run, settings, command, json.loads(known.get(STACK, "null")) or environment.versions(),
+                 known.get(MACHINE) or environment.machine(), datetime.datetime.now(),
+                 _data(run, settings, rows, limit), _training(run, settings, rows, limit), _quality(run), before)
 
 
 def _there(artifact: Artifact | None) -> str:
     """The artifact's folder; "" if there is none, or not any more."""
-    return artifact.uri if artifact and os.path.isdir(artifact.uri) else ""
+    return artifact.uri if artifact and tf.io.gfile.isdir(artifact.uri) else ""
 
 
 def _json(path: str) -> Any:
-    if not os.path.exists(path):
+    if not tf.io.gfile.exists(path):
         return {}
-    with open(path, encoding="utf-8") as file:
+    with tf.io.gfile.GFile(path) as file:
         return json.load(file)
 
 
-def _splits(folder: str) -> dict[str, list[str]]:
-    """Split → its files."""
-    return {os.path.basename(path).removeprefix("Split-"): sorted(glob.glob(os.path.join(glob.escape(path), "*")))
-            for path in sorted(glob.glob(os.path.join(glob.escape(folder), "Split-*")))}
-
-
-def _examples(files: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """The first rows of a split as features of tf.Examples."""
-    import tensorflow as tf
-
-    records = (record.data for path in files for record in read_records(path))
-    for data in islice(records, ROWS):
-        yield tf.train.Example.FromString(data).features.feature
+def _bytes(path: str) -> bytes:
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return file.read()
 
 
 # Data.
 
 
-def _data(run: Run, settings: Mapping[str, Any]) -> DataFacts | None:
+class Limit(NamedTuple):
+    """How long a text may be: tokens, what that does to longer ones, and its key. See `DataFacts`."""
+
+    tokens: int = 0
+    how: str = "cut"
+    name: str = ""
+
+
+def _limit(settings: Mapping[str, Any]) -> Limit:
+    for section, key, how in (("instances", "max_length", "pack"), ("model", "max_length", "cut"),
+                              ("model", "max_tokens", "leave out")):
+        if value := settings.get(section, {}).get(key):
+            return Limit(value, how, key)
+    return Limit()
+
+
+def _tasks(run: Run, settings: Mapping[str, Any], limit: Limit) -> list[Task]:
+    """The files of rows, and of a pretraining those of its examples."""
+    told = settings["data"]
+    by_role = {role: told[role] for role, one in ROLES.items() if one.text and told.get(role)}
+    read = tuple(name for role, name in by_role.items() if ROLES[role].read)
+    words = _words(run, by_role)
+    tasks = [Task(path, split, tuple(by_role.values()), read, words, limit.tokens, limit.how == "cut")
+             for split, files in split_files(_there(run.artifact("ExampleGen", "examples"))).items() for path in files]
+    instances = split_files(_there(run.artifact("InstanceGen", "transformed_examples")))
+    return tasks + [Task(path, "train") for path in instances.get("train", ())]
+
+
+def _words(run: Run, columns: Mapping[str, str]) -> dict[str, Words]:
+    """What a person calls the sequences that a model reads → how they are made of the columns; of a pair one is."""
+    encoder = _there(run.artifact("EncoderImporter", "encoder"))
+    vocabulary = _there(run.artifact("VocabularyGen", "vocabulary"))
+    if run.step("InstanceGen"):   # A document is no sequence.
+        return {}
+    if encoder and tf.io.gfile.exists(os.path.join(encoder, "vocab.txt")):
+        return {" + ".join(columns.values()): Words("bert", encoder, tuple(columns.values()))}
+    if vocabulary:
+        return {columns[role]: Words("subwords", os.path.join(vocabulary, side), (columns[role],))
+                for role, side in (("text", "source"), ("target", "target"))}
+    return {}
+
+
+def _data(run: Run, settings: Mapping[str, Any], rows: Rows, limit: Limit) -> DataFacts | None:
     examples = run.artifact("ExampleGen", "examples")
     if examples is None:
         return None
-    rows = {name.removeprefix("rows_"): int(count) for name, count in examples.properties.items()
-            if name.startswith("rows_")}
-    rows = {split: rows[split] for split in SPLITS if split in rows}
-    told, folder = settings["data"], _there(examples)
-    columns = [told[role] for role in TEXTS if told.get(role)]
-    characters, duplicates = _texts(_splits(folder), columns) if folder else ({}, {})
-    transformed = run.artifact("TextTransform", "transformed_examples")
+    label = settings["data"].get("label")
+    written = _counts(examples, "rows")
     vocabulary = _there(run.artifact("VocabularyGen", "vocabulary"))
-    # What tokens were made of is what a person knows: of a pair the two texts are one sequence.
-    names = {"source_ids": told.get("text"), "target_ids": told.get("target"),
-             "token_ids": " + ".join(told[role] for role in TEXTS if told.get(role))}
-    tokens, unknown = _tokens(_there(transformed), _there(run.artifact("EncoderImporter", "encoder")))
-    dropped = {name.removeprefix("dropped_"): int(count) for name, count in
-               (transformed.properties if transformed else {}).items() if name.startswith("dropped_") and count}
     gate = _json(os.path.join(_there(run.artifact("AnomalyGate", "blessing")), GATE_REPORT))
-    skipped, skipped_rows = _skipped(folder)
-    model = settings.get("model", {})
+    skipped, skipped_rows = _skipped(_there(examples))
+    instances = run.artifact("InstanceGen", "transformed_examples")
+    made = {name: _counts(instances, name) for name in ("documents", "sentences", "instances", "tokens", "short",
+                                                         "swapped")} if instances else {}
     return DataFacts(
-        rows=rows, labels=_labels(_there(run.artifact("StatisticsGen", "statistics")), told.get("label")),
-        characters=characters, tokens={names.get(name, name): lengths for name, lengths in tokens.items()},
-        limit=model.get("max_length") or model.get("max_tokens") or 0,
-        cuts="max_length" in model, unknown={names.get(name, name): share for name, share in unknown.items()},
-        coverage=_json(os.path.join(vocabulary, "report.json")) if vocabulary else {}, skipped=skipped,
-        skipped_rows=skipped_rows, dropped=dropped,
-        anomalies=_anomalies(_there(run.artifact("ExampleValidator", "anomalies")), told.get("label"), gate),
-        duplicates=duplicates, empty=gate.get("empty_text", {}), whole=max(rows.values(), default=0) <= ROWS)
+        rows=written, labels=_labels(_there(run.artifact("StatisticsGen", "statistics")), label),
+        characters=rows.characters, tokens={"examples" if name == "token_ids" else name: lengths
+                                            for name, lengths in rows.tokens.items()},
+        limit=limit.tokens, how=limit.how, limit_name=limit.name, pieces=rows.pieces,
+        coverage={settings["data"].get("target" if side == "target" else "text", side): report for side, report in
+                  (_json(os.path.join(vocabulary, "report.json")) if vocabulary else {}).items()},
+        instances={split: {name: counts.get(split, 0) for name, counts in made.items()}
+                   for split in written} if instances else {},
+        skipped=skipped, skipped_rows=skipped_rows,
+        dropped=_counts(run.artifact("TextTransform", "transformed_examples"), "dropped"),
+        anomalies=_anomalies(_there(run.artifact("ExampleValidator", "anomalies")), label, gate),
+        duplicates=rows.shared(SPLITS), repeated={split: one.repeated for split, one in rows.digests.items()},
+        estimated=rows.estimated, empty=gate.get("empty_text", {}))
 
 
-def _texts(splits: Mapping[str, Sequence[str]], columns: Sequence[str]
-           ) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], int]]:
-    """Lengths of the training split's texts, and rows that stand in two splits, told by hashes of their texts."""
-    lengths: dict[str, list[int]] = {name: [] for name in columns}
-    hashes: dict[str, Counter[bytes]] = {}
-    for split, files in splits.items():
-        hashes[split] = Counter()
-        for features in _examples(files):
-            texts = [b"".join(features[name].bytes_list.value) for name in columns]
-            hashes[split][hashlib.blake2b(b"\0".join(texts), digest_size=8).digest()] += 1
-            if split == "train":
-                for name, text in zip(columns, texts, strict=True):
-                    lengths[name].append(len(text.decode("utf-8", "replace")))
-    order = [split for split in SPLITS if split in hashes]
-    duplicates = {(split, other): sum(count for key, count in hashes[split].items() if key in hashes[other])
-                  for place, other in enumerate(order) for split in order[place + 1:]}
-    return {name: np.array(found) for name, found in lengths.items() if found}, duplicates
-
-
-def _tokens(folder: str, encoder: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Lengths of the training split's token ids and, by an encoder's vocabulary, the share of unknown ones."""
-    unknown_id = _unknown_id(encoder)
-    lengths: dict[str, list[int]] = {}
-    unknown: Counter[str] = Counter()
-    for features in _examples(_splits(folder).get("train", []) if folder else []):
-        for name, feature in features.items():
-            base = name.partition("$")[0]
-            if base.endswith("_ids"):
-                ids = feature.int64_list.value
-                lengths.setdefault(base, []).append(len(ids))
-                unknown[base] += sum(one == unknown_id for one in ids)
-    arrays = {name: np.array(lengths[name]) for name in sorted(lengths)}   # source before target
-    shares = {name: unknown[name] / max(1, int(array.sum())) for name, array in arrays.items()}
-    return arrays, shares if unknown_id is not None else {}
-
-
-def _unknown_id(encoder: str) -> int | None:
-    path = os.path.join(encoder, "vocab.txt")
-    if not encoder or not os.path.exists(path):
-        return None
-    with open(path, encoding="utf-8") as file:
-        return next((number for number, line in enumerate(file) if line.rstrip("\n") == UNKNOWN), None)
+def _counts(artifact: Artifact | None, what: str) -> dict[str, int]:
+    """Split → number, of the properties `WHAT_SPLIT`, in the order in which splits are named."""
+    properties = artifact.properties if artifact else {}
+    return {split: int(properties[f"{what}_{split}"]) for split in SPLITS if f"{what}_{split}" in properties}
 
 
 def _labels(folder: str, label: str | None) -> dict[str, dict[str, int]]:
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
-    found = {}
-    for split, files in _splits(folder).items() if folder and label else ():
-        proto = statistics_pb2.DatasetFeatureStatisticsList()
-        with open(files[0], "rb") as file:
-            proto.ParseFromString(file.read())
-        found[split] = label_counts(proto, label or "")
+    found = {split: label_counts(statistics_pb2.DatasetFeatureStatisticsList.FromString(_bytes(files[0])), label)
+             for split, files in split_files(folder).items() if label}
     return {split: found[split] for split in SPLITS if split in found}
 
 
@@ -311,20 +289,16 @@ def _anomalies(folder: str, label: str | None, gate: Mapping[str, Any]) -> list[
     from tensorflow_metadata.proto.v0 import anomalies_pb2
 
     accepted = {(one["split"], one["feature"]) for one in gate.get("accepted", ())}
-    found = []
-    for split, files in _splits(folder).items() if folder else ():
-        with open(files[0], "rb") as file:
-            proto = anomalies_pb2.Anomalies.FromString(file.read())
-        found += [(split, one.feature, one.reason, (split, one.feature) in accepted)
-                  for one in schema_findings(split, proto, label)]
-    return found
+    return [(split, one.feature, one.reason, (split, one.feature) in accepted)
+            for split, files in split_files(folder).items()
+            for one in schema_findings(split, anomalies_pb2.Anomalies.FromString(_bytes(files[0])), label)]
 
 
 def _skipped(folder: str) -> tuple[dict[str, int], list[dict[str, Any]]]:
     path, reasons = os.path.join(folder, SKIPPED), Counter[str]()
     shown: list[dict[str, Any]] = []
-    if folder and os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
+    if folder and tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file:
             for row in map(json.loads, file):
                 reasons[row["reason"]] += 1
                 if reasons[row["reason"]] <= 1 or len(shown) < SKIPPED_SHOWN:
@@ -335,12 +309,12 @@ def _skipped(folder: str) -> tuple[dict[str, int], list[dict[str, Any]]]:
 # Training.
 
 
-def _training(run: Run, settings: Mapping[str, Any], data: DataFacts | None) -> TrainingFacts | None:
+def _training(run: Run, settings: Mapping[str, Any], rows: Rows, limit: Limit) -> TrainingFacts | None:
     folder = _there(run.artifact("Trainer", "model_run"))
     history = _json(os.path.join(folder, "history.json")) if folder else {}
     if not history:
         return None
-    return TrainingFacts(history, _curves(folder), *_padding(settings, data))
+    return TrainingFacts(history, _curves(folder), *_padding(settings, rows, limit))
 
 
 def _curves(folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -348,10 +322,10 @@ def _curves(folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     from tensorflow.compat.v1 import Event, make_ndarray
 
     points: dict[str, dict[int, float]] = {}
-    for path in sorted(glob.glob(os.path.join(glob.escape(folder), "**", "events.out.tfevents.*"), recursive=True)):
-        with contextlib.suppress(TextrailError):   # The end of a file whose writer was killed.
-            for record in read_records(path):
-                event = Event.FromString(record.data)
+    for path in _event_files(folder):
+        with contextlib.suppress(tf.errors.DataLossError):   # The end of a file whose writer was killed.
+            for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+                event = Event.FromString(record)
                 for value in event.summary.value:
                     if value.HasField("tensor") and not value.tensor.tensor_shape.dim:
                         points.setdefault(value.tag, {})[event.step] = float(make_ndarray(value.tensor))
@@ -359,20 +333,24 @@ def _curves(folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             for name, found in points.items()}
 
 
-def _padding(settings: Mapping[str, Any], data: DataFacts | None) -> tuple[int, int, int]:
+def _event_files(folder: str) -> Iterator[str]:
+    for place, _, names in sorted(tf.io.gfile.walk(folder)):
+        yield from (os.path.join(place, name) for name in sorted(names) if name.startswith("events.out.tfevents."))
+
+
+def _padding(settings: Mapping[str, Any], rows: Rows, limit: Limit) -> tuple[int, int, int]:
     """Tokens of the training split: without padding, with that of its buckets, and padded to the limit."""
     from modules.batching import Buckets
 
     training = settings.get("training", {})
-    if data is None or not data.tokens or not data.limit or "bucket_step" not in training:
+    if not rows.trained.rows or not limit.tokens or "bucket_step" not in training:
         return 0, 0, 0
-    sides = np.stack(list(data.tokens.values()))  # [texts, rows]
-    texts, rows = sides.shape
-    buckets = Buckets.of(data.limit, training["bucket_step"], training["batch_tokens"], training["max_batch"],
-                         texts=texts)
-    longest = np.minimum(sides.max(axis=0), data.limit)  # [rows]
-    counts = np.bincount(np.searchsorted(buckets.lengths, longest), minlength=len(buckets.lengths))
-    return int(sides.sum()), buckets.padded(counts.tolist()), texts * rows * data.limit
+    sequences = len(rows.tokens)
+    buckets = Buckets.of_run(training, limit.tokens, replicas=1, texts=sequences)
+    lengths = rows.trained.cut(limit.tokens)
+    counts = np.bincount(np.searchsorted(buckets.lengths, lengths.values), lengths.counts, len(buckets.lengths))
+    return (rows.trained_tokens, buckets.padded(counts.astype(int).tolist()),
+            sequences * lengths.rows * limit.tokens)
 
 
 # Quality.
@@ -380,7 +358,7 @@ def _padding(settings: Mapping[str, Any], data: DataFacts | None) -> tuple[int, 
 
 def _quality(run: Run) -> QualityFacts | None:
     folder = _there(run.artifact("Evaluator", "evaluation"))
-    if not folder or not os.path.exists(os.path.join(folder, VERDICT_FILE)):
+    if not folder or not tf.io.gfile.exists(os.path.join(folder, VERDICT_FILE)):
         return None
     samples = load_samples(folder)
     calibration = samples.pop(CALIBRATION, [])
@@ -392,9 +370,8 @@ def _attention(model: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -
     """What a translator looks at in some sentences that were kept; nothing of another model."""
     folder = os.path.join(model, "Format-Serving")
     texts = [row["source"] for kind in ("random", "worst") for row in samples.get(kind, ()) if "source" in row]
-    if not texts or not os.path.exists(os.path.join(folder, "saved_model.pb")):
+    if not texts or not tf.io.gfile.exists(os.path.join(folder, "saved_model.pb")):
         return []
-    import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers ops that the model uses
 
     signatures = tf.saved_model.load(folder).signatures
@@ -410,20 +387,6 @@ def _attention(model: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -
         if len(found) == MAPS:
             break
     return found
-
-
-def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95% confidence interval of a share that was counted (Wilson, 1927).
-
-    Example:
-        >>> [round(end, 4) for end in wilson(0.9, 100)]
-        [0.8256, 0.9448]
-    """
-    if not count:
-        return 0.0, 1.0
-    centre = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, (centre - spread) / (1 + z * z / count)), min(1.0, (centre + spread) / (1 + z * z / count))
 
 
 def calibration_error(bands: Sequence[Mapping[str, float]]) -> float:

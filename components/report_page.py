@@ -13,6 +13,7 @@ from typing import NewType
 Html = NewType("Html", str)
 
 LONGEST = 600           # Characters of a text that are shown.
+MISSING = -1e308        # What a number that nobody knows sorts as: before all others.
 # Marks that turn the direction of what follows, of which a text could make another one.
 DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -46,14 +47,16 @@ overflow-x:auto}
 .grid .card{margin:0}.grid+.card,.grid+.grid,.card+.grid{margin-top:1rem}
 .tiles{display:flex;flex-wrap:wrap;gap:.75rem;margin:1rem 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:.65rem 1rem;min-width:7.5rem}
+.tile small{display:block;color:var(--muted)}
 .tile b{display:block;font-size:1.45rem;line-height:1.25;font-weight:650;font-variant-numeric:tabular-nums}
 .alert{border-left:5px solid var(--red);white-space:pre-wrap;overflow-wrap:anywhere}
+.wait{border-left-color:var(--orange)}
 table{border-collapse:collapse;width:100%;font-size:.94rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding-bottom:.4rem}
 th,td{padding:.36rem .55rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 tr>:first-child{padding-left:0}tr>:last-child{padding-right:0}
 tbody tr:last-child>*{border-bottom:0}th{font-weight:600}.keep{display:inline-block;margin-right:.8rem}
-td.n,th.n{text-align:right;white-space:nowrap}
+td.n,th.n{text-align:right}td.n{white-space:nowrap}
 td.text{overflow-wrap:anywhere;min-width:12rem;white-space:pre-wrap}
 th button{all:unset;cursor:pointer;font-weight:600}
 th button:focus-visible{outline:2px solid var(--blue);outline-offset:2px}
@@ -90,6 +93,8 @@ table.maps thead th{writing-mode:vertical-rl;transform:rotate(180deg);text-align
 details summary{cursor:pointer;color:var(--blue)}del{color:var(--red);text-decoration-thickness:1px}
 ins{color:var(--green);
 text-decoration:none}
+@media(max-width:40rem){header,main,nav div{padding-left:.9rem;padding-right:.9rem}dl{grid-template-columns:1fr;gap:0}
+dd{margin-bottom:.5rem}td.text{min-width:9rem}}
 @media print{nav{display:none}.card,.tile{break-inside:avoid}}
 """
 
@@ -201,7 +206,7 @@ class Cell:
 def number(value: float | None, form: str = ",.0f") -> Cell:
     """A number in a table; a dash if there is none, which sorts first."""
     if value is None:
-        return Cell("–", value=-1e308, kind="n")
+        return Cell("–", value=MISSING, kind="n")
     return Cell(format(value, form), value=float(value), kind="n")
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import html
 import io
-import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from components.report_rows import Histogram
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,28 +74,31 @@ def curves(lines: Mapping[str, Curve], x: str, alt: str, mark: tuple[float, str]
         return _svg(figure, alt)
 
 
-def lengths(sides: Mapping[str, np.ndarray], x: str, alt: str, limit: tuple[int, str] | None = None) -> str:
+def lengths(sides: Mapping[str, Histogram], x: str, alt: str, limit: tuple[int, str] | None = None) -> str:
     """Histogram of lengths, of one text or of two; a few texts far beyond all others share the last bar.
 
     Args:
-        sides: name → [rows] int.
+        sides: name → lengths.
         x: what a length is counted in.
         alt: what the picture shows.
         limit: the longest that is read, and what it is called.
     """
-    end = max(math.ceil(max(np.percentile(side, 99.5) for side in sides.values())), limit[0] if limit else 0, 1)
-    if limit and limit[0] > 4 * end:
-        limit = None
+    end = max(*(side.quantile(0.995) for side in sides.values()), limit[0] if limit else 0, 1)
+    if limit and limit[0] > 4 * max(side.longest for side in sides.values()):
+        end, limit = max(1, *(side.quantile(0.995) for side in sides.values())), None
     width = max(1, -(-end // BINS))
     edges = [edge + 0.5 for edge in range(0, end + width, width)]
     with _style():
         figure, axes = _figure(x)
-        axes.hist([np.minimum(side, end) for side in sides.values()], bins=edges, color=list(SERIES[:len(sides)]),
+        axes.hist([np.minimum(side.values, end) for side in sides.values()], bins=edges,
+                  weights=[side.counts for side in sides.values()], color=list(SERIES[:len(sides)]),
                   label=[_plain(name) for name in sides], alpha=0.9)
         if limit:
             axes.axvline(limit[0] + 0.5, color=RED, linewidth=1, linestyle=(0, (4, 3)))
+            left = limit[0] > end / 2
             axes.annotate(_plain(limit[1]), (limit[0] + 0.5, 0.97), xycoords=("data", "axes fraction"), color=RED,
-                          fontsize=9, xytext=(-5, 0), textcoords="offset points", ha="right", va="top")
+                          fontsize=9, xytext=(-5 if left else 5, 0), textcoords="offset points",
+                          ha="right" if left else "left", va="top")
         axes.grid(visible=False, axis="x")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.locator_params(axis="y", integer=True)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from components.files import is_uri
+
 State = Literal["done", "cached", "failed", "running"]
 
 REASON = "reason"       # Custom property of a failed execution: the sentence that the run ended with.
@@ -47,11 +49,8 @@ class Artifact:
 
     @cached_property
     def bytes(self) -> int | None:
-        """Size of its files; none behind a scheme, where counting would be slow, or where it is gone."""
-        if "://" in self.uri or not os.path.exists(self.uri):
-            return None
-        return sum(os.path.getsize(os.path.join(folder, name))
-                   for folder, _, names in os.walk(self.uri) for name in names)
+        """Size of its files, of a pushed model those that are served; none where they are gone."""
+        return folder_bytes(str(self.properties.get("pushed_destination") or self.uri))
 
 
 @dataclass(frozen=True)
@@ -313,6 +312,20 @@ def write_reason(metadata: str, step: str, reason: str) -> None:
     if newest is not None and newest.last_known_state == newest.FAILED:
         newest.custom_properties[REASON].string_value = reason
         store.put_executions([newest])
+
+
+def folder_bytes(folder: str) -> int | None:
+    """Size of all files below a folder or URI; none if it is not there, or on a file system that is not known here."""
+    if not is_uri(folder):
+        return sum(os.path.getsize(os.path.join(place, name)) for place, _, names in os.walk(folder)
+                   for name in names) if os.path.isdir(folder) else None
+    import tensorflow as tf  # Takes seconds, which the history of local runs need not wait for.
+
+    try:
+        return sum(tf.io.gfile.stat(os.path.join(place, name)).length for place, _, names in tf.io.gfile.walk(folder)
+                   for name in names) if tf.io.gfile.isdir(folder) else None
+    except tf.errors.OpError:
+        return None
 
 
 def total_bytes(artifacts: Iterable[Artifact]) -> int:

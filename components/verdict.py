@@ -6,12 +6,14 @@ Standard library only: the terminal reads verdicts with this module, and must no
 from __future__ import annotations
 
 import difflib
+import glob
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components import files
 from modules.errors import TextrailError
 
 VERDICT_FILE = "verdict.json"
@@ -113,7 +115,7 @@ def number(value: float) -> float | None:
 
 def load_verdict(folder: str | Path) -> dict[str, Any]:
     """The verdict in an `evaluation` artifact's folder."""
-    return json.loads((Path(folder) / VERDICT_FILE).read_text("utf-8"))
+    return json.loads(_text(f"{folder}/{VERDICT_FILE}"))
 
 
 def load_samples(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
@@ -126,8 +128,14 @@ def load_samples(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
     Of classifications they are `mistakes`, a row having text, label, predicted and score, and `calibration`, whose rows
     are bands of confidence with examples, confidence and accuracy.
     """
-    return {path.stem: [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
-            for path in sorted((Path(folder) / SAMPLES).glob("*.jsonl"), reverse=True)}
+    where = str(folder) if files.is_uri(str(folder)) else glob.escape(str(folder))
+    return {Path(file.path).stem: [json.loads(line) for line in _text(file.path).split("\n") if line]
+            for file in reversed(files.find(f"{where}/{SAMPLES}/*.jsonl"))}
+
+
+def _text(path: str) -> str:
+    with files.open_file(path) as file:
+        return file.read().decode("utf-8")
 
 
 def verdict_sentence(verdict: Mapping[str, Any]) -> str:

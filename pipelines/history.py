@@ -12,9 +12,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from components.report_page import Cell, Html, attribute, card, number, page, shown, table, texts
+from components.report_page import MISSING, Cell, Html, attribute, card, number, page, shown, table, texts
 from components.run_record import Change, Run, changes, read_runs
-from components.verdict import VERDICT_FILE, load_verdict
+from components.verdict import load_verdict
 from modules.errors import TextrailError
 from modules.progress import duration
 from pipelines.console import MAIN_METRICS, metric_text
@@ -28,7 +28,10 @@ HASH = 12      # Characters of a fingerprint that are shown.
 def verdict_of(run: Run) -> dict[str, Any] | None:
     """How the model of a run was judged; none if it was not, or if the judgement is gone."""
     found = run.artifact("Evaluator", "evaluation")
-    return load_verdict(found.uri) if found and os.path.exists(os.path.join(found.uri, VERDICT_FILE)) else None
+    try:
+        return load_verdict(found.uri) if found else None
+    except OSError:   # What fails while it is judged leaves none, and somebody may have cleaned up.
+        return None
 
 
 def summary(found: Sequence[Change]) -> str:
@@ -144,7 +147,7 @@ def comparison_page(name: str, runs: Sequence[Run], groups: Mapping[str, Sequenc
 
 def _value(title: str, text: str) -> Cell:
     known = _as_number(text)
-    value = -1e308 if known is None else known   # As a dash does in `report_page.number`.
+    value = MISSING if known is None else known
     return Cell(html=shown(text, 200), value=value if title in NUMBERS else None, kind="n")
 
 

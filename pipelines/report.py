@@ -43,8 +43,8 @@ def _word(value: Any) -> str:
     return text.removesuffix("...").strip()
 
 
-def newest(workspace: Workspace) -> Run:
-    """The run that was started last.
+def newest(workspace: Workspace) -> tuple[Run, Run | None]:
+    """The run that was started last, and the one before it.
 
     Raises:
         TextrailError: none came as far as its first step.
@@ -53,7 +53,7 @@ def newest(workspace: Workspace) -> Run:
     if not runs:
         raise TextrailError(f"a run of {workspace.run} that began a step, in {workspace.folder}", "none",
                             f"Start it: textrail run {workspace.run}.")
-    return runs[-1]
+    return runs[-1], runs[-2] if len(runs) > 1 else None
 
 
 def write(workspace: Workspace) -> Path:
@@ -72,7 +72,8 @@ def write(workspace: Workspace) -> Path:
     from components.report_sections import report
 
     told = json.loads(workspace.settings.read_text("utf-8"))
-    facts = gather(workspace.run, newest(workspace), told, command(workspace.run, told, workspace.owner()))
+    run, before = newest(workspace)
+    facts = gather(workspace.run, run, told, command(workspace.run, told, workspace.owner()), before=before)
     path = workspace.folder / FILE
     beside = path.with_suffix(".part")
     beside.write_text(report(facts), "utf-8", "xmlcharrefreplace")

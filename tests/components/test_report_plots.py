@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from components.report_plots import POINTS, calibration, curves, lengths, thinned
+from components.report_rows import Histogram
 
 STEPS = np.arange(1, 1001)
 BANDS = [{"examples": 4, "confidence": 0.75, "accuracy": 0.5}, {"examples": 40, "confidence": 0.95, "accuracy": 0.9}]
@@ -12,7 +13,8 @@ BANDS = [{"examples": 4, "confidence": 0.75, "accuracy": 0.5}, {"examples": 40, 
 @pytest.mark.parametrize("svg", [
     curves({"training": (STEPS, 1 / STEPS), "validation": (STEPS[::200], 1 / STEPS[::200])}, "step", 'so <it> "goes"',
            mark=(900, "taken"), dots=("validation",)),
-    lengths({"costs $5 and $6": STEPS % 40, "b": STEPS % 30}, "tokens", 'so <it> "goes"', limit=(40, "max_tokens 40")),
+    lengths({"costs $5 and $6": Histogram.of(STEPS % 40), "b": Histogram.of(STEPS % 30)}, "tokens",
+            'so <it> "goes"', limit=(40, "max_tokens 40")),
     calibration(BANDS, 'so <it> "goes"')])
 def test_plots_are_elements_of_a_page_in_its_colours(svg):
     root = ElementTree.fromstring(svg.replace("xlink:href", "href"))   # What is well-formed has all tags closed.
@@ -27,11 +29,12 @@ def test_plots_are_elements_of_a_page_in_its_colours(svg):
 
 
 def test_what_looks_like_a_formula_is_text():
-    assert "costs $5 and $6" in lengths({"costs $5 and $6": STEPS, "b": STEPS}, "tokens", "")
+    sides = {"costs $5 and $6": Histogram.of(STEPS), "b": Histogram.of(STEPS)}
+    assert "costs $5 and $6" in lengths(sides, "tokens", "")
 
 
 def test_texts_far_beyond_all_others_share_the_last_bar():
-    far = np.array([*range(1, 1000), 1_000_000])
+    far = Histogram.of(np.array([*range(1, 1000), 1_000_000]))
     assert "1,000,000" not in lengths({"a": far}, "characters", "")
 
 

@@ -1,5 +1,6 @@
 import json
 
+import tensorflow as tf
 from tfx import types
 from tfx.types import standard_artifacts
 
@@ -20,6 +21,13 @@ def test_inputs_are_enough_where_metadata_cannot_be_read(tmp_path):
         artifact.uri = str(tmp_path / name)
     inputs["examples"].set_int_custom_property("rows_train", 1234)
     inputs["pushed_model"].set_string_custom_property("pushed_destination", "gs://bucket/toy/17")
+    for split, texts in (("train", ["o gato", "o cão"]), ("test", ["o gato"])):
+        (tmp_path / "examples" / f"Split-{split}").mkdir(parents=True)
+        with tf.io.TFRecordWriter(str(tmp_path / "examples" / f"Split-{split}" / "rows.gz"), "GZIP") as writer:
+            for text in texts:
+                values = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
+                writer.write(tf.train.Example(features=tf.train.Features(
+                    feature={"pt": values, "en": values})).SerializeToString())
     report = Report()
     report.uri = str(tmp_path / "report")
     (tmp_path / "report").mkdir()
@@ -27,6 +35,8 @@ def test_inputs_are_enough_where_metadata_cannot_be_read(tmp_path):
         "run": "toy", "settings": json.dumps(SETTINGS), "command": "textrail run toy --set seed=1", "metadata": ""})
     whole = (tmp_path / "report" / "report.html").read_text("utf-8")
     assert "1,234" in whole and "gs://bucket/toy/17" in whole and "textrail run toy --set seed=1" in whole
+    # The rows were measured with Beam: all of the test split's stand in the training split, too.
+    assert "half have at most 5" in whole and '<b class="bad">1</b>' in whole and "100.00%" in whole
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["report.html"]
 
 
