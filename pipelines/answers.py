@@ -195,9 +195,13 @@ def fill(text: str, words: Sequence[str]) -> str:
     found, *rest = text.split(MASK)
     for place, after in enumerate(rest):
         word = words[place] if place < len(words) else MASK
-        goes_on = word.startswith("##") and len(word) > 2
-        found = (found.rstrip() + word[2:] if goes_on else found + word) + after
+        found = (found.rstrip() + word[2:] if goes_on(word) else found + word) + after
     return found
+
+
+def goes_on(piece: str) -> bool:
+    """Whether a wordpiece is the rest of a word."""
+    return piece.startswith("##") and len(piece) > 2
 
 
 ANSWERS: dict[str, Callable[[Mapping[str, Any]], Answers]] = {

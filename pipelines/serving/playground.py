@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from modules.manifest import DEFAULT_SIGNATURE
+from pipelines.answers import MASK, fill, goes_on
 from pipelines.model import Model
 from pipelines.plots import printable
 from pipelines.serving.errors import RestError
@@ -44,6 +45,16 @@ STYLE = """
 .attention thead th { vertical-align: bottom; text-align: center; }
 .attention thead span { writing-mode: vertical-rl; transform: rotate(180deg); }
 .attention td { min-width: 1.6rem; height: 1.6rem; }
+.filled { font-size: 1.15rem; line-height: 1.6; white-space: pre-wrap; }
+.filled mark { background: rgba(37, 99, 235, 0.2); border-radius: 0.2rem; color: inherit; padding: 0 0.15rem; }
+.masks { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
+.masks table { border-collapse: collapse; flex: 1 1 16rem; margin: 0; }
+.masks table, .masks table tr { border: none; }
+.masks caption { font-size: 0.85rem; font-weight: 600; padding-bottom: 0.2rem; text-align: left; }
+.masks table tr :is(th, td) { border: none; font-weight: 400; padding: 0.15rem 0.5rem 0.15rem 0; text-align: left; }
+.masks table tr :is(th, td:last-child) { white-space: nowrap; width: 1%; }
+.masks table tr td:last-child { font-variant-numeric: tabular-nums; padding-right: 0; text-align: right; }
+.masks td div { background: rgba(37, 99, 235, 0.6); border-radius: 0.15rem; height: 0.8rem; min-width: 1px; }
 """
 
 
@@ -140,7 +151,47 @@ class Translation:
                   api_visibility="private")
 
 
-PAGES: dict[str, Callable[[Model], Page]] = {"classification": Classes, "translation": Translation}
+class Words:
+    """A text with masks to the text with words in their places, and how likely each of them is."""
+
+    button = "Fill in"
+
+    def __init__(self, model: Model):
+        pass
+
+    def outputs(self) -> list[Any]:
+        gr.HTML(f"<p>Write {MASK} in the place of each word that the model shall tell.</p>")
+        return [gr.HTML(elem_id="filled")]
+
+    async def show(self, served: Served, answer: Any, texts: Sequence[str]) -> list[Any]:
+        return [filled_text(texts[0], answer.masks) if answer.masks else ""]
+
+    def more(self, watcher: Watcher, inputs: Sequence[Any], answered: Event) -> None:
+        pass
+
+
+PAGES: dict[str, Callable[[Model], Page]] = {
+    "classification": Classes, "translation": Translation, "pretraining": Words}
+
+
+def filled_text(text: str, masks: Sequence[Mapping[str, Sequence[Any]]]) -> str:
+    """The text with the likeliest words marked in it, and a table for each mask with a bar for each of its words.
+
+    Args:
+        text: as a person wrote it.
+        masks: of those that the model read, `words` and their `probabilities`, the likeliest first.
+    """
+    best = [mask["words"][0] for mask in masks]
+    marked = fill(html.escape(text), [f"##<mark>{html.escape(word[2:])}</mark>" if goes_on(word) else
+                                      f"<mark>{html.escape(word)}</mark>" for word in best])
+    tables = []
+    for number, mask in enumerate(masks, start=1):
+        rows = "".join(
+            f'<tr><th scope="row"><bdi>{html.escape(word)}</bdi></th><td><div style="width: {value:.1%}"></div></td>'
+            f"<td>{value:.1%}</td></tr>" for word, value in zip(mask["words"], mask["probabilities"], strict=True))
+        name = MASK if len(masks) == 1 else f"{MASK} {number}"
+        tables.append(f"<table><caption>{name}</caption><tbody>{rows}</tbody></table>")
+    return f'<p class="filled">{marked}</p><div class="masks">{"".join(tables)}</div>'
 
 
 def attention_map(weights: np.ndarray, source: Sequence[bytes], target: Sequence[bytes]) -> str:

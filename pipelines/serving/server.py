@@ -152,7 +152,8 @@ def _add_page(app: Starlette, paths: Workspace, watcher: Watcher, place: Place, 
     if model.manifest["shape"] not in playground.PAGES:
         tell(f"no page: there is none for {model.manifest['shape']}")
         return None
-    rows = examples(paths.pipeline_root, model.columns, model.manifest.get("label"))
+    rows = examples(paths.pipeline_root, model.columns, model.manifest.get("label"),
+                    masked=model.manifest["shape"] == "pretraining")
     return playground.mount(app, playground.build(paths.run, watcher, rows), place.most_bytes)
 
 
