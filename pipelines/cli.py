@@ -72,7 +72,7 @@ def _tell_unexpected(error: BaseException) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="textrail",
-        description="From labelled texts, or pairs of texts, to a pushed model that answers plain strings.",
+        description="From texts, labelled, in pairs or plain, to a pushed model that answers plain strings.",
         epilog="Settings, key by key: docs/settings.md.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     place = argparse.ArgumentParser(add_help=False)
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("metrics", parents=[place], help="how the last model was judged")
     command.add_argument("run", metavar="RUN")
     command.add_argument("--json", action="store_true", help="the verdict as it is stored")
-    command.add_argument("--examples", action="store_true", help="also examples: translations, or a "
+    command.add_argument("--examples", action="store_true", help="also examples: translations, words for masks, or a "
                          "classifier's most confident mistakes")
     command.set_defaults(command=_metrics)
 
