@@ -99,7 +99,8 @@ class Training(sections.Training):
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Decay after the warmup, to 0.")
     warmup: Fraction = Field(0.1, description="Share of all steps with linear warmup.")
     early_stopping_metric: Literal["loss", "masked_accuracy", "next_accuracy"] = Field(
-        "loss", description="Validation metric whose best epoch's weights are kept; `loss` is that of both heads.")
+        "masked_accuracy", description="Validation metric whose best epoch's weights are kept. `loss` is that of both "
+        "heads, of which the one for next sentences soon knows a small corpus by heart.")
 
     @model_validator(mode="after")
     def _parts_are_not_compiled(self) -> Training:

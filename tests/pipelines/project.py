@@ -15,6 +15,7 @@ CODE = Path(__file__).resolve().parents[2]
 COMPONENTS = ["ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate", "EncoderImporter",
               "TextTransform", "Trainer", "ServedModel", "Evaluator", "ModelCheck", "Pusher", "RunReport"]
 TRANSLATION = ["VocabularyGen" if name == "EncoderImporter" else name for name in COMPONENTS]
+PRETRAINING = ["InstanceGen" if name == "TextTransform" else name for name in TRANSLATION]
 
 
 class Project:
@@ -61,6 +62,6 @@ def states(done: subprocess.CompletedProcess) -> dict[str, str]:
     found = {}
     for line in done.stdout.splitlines():
         match = re.match(r"^\W*(\w+)\W+(running|cached|done|failed)\b", line)
-        if match and match[1] in {*COMPONENTS, *TRANSLATION}:
+        if match and match[1] in {*COMPONENTS, *TRANSLATION, *PRETRAINING}:
             found[match[1]] = match[2]
     return found
