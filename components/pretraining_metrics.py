@@ -15,6 +15,7 @@ import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
 
+from components.confidence import Resampled, interval_names, middle
 from components.verdict import pretraining_metric_names
 from modules.instances import IS_NEXT, IS_RANDOM
 
@@ -39,6 +40,7 @@ def row_sums(label: int, prediction: np.ndarray) -> np.ndarray:
     loss, correct, count, score = prediction.astype(np.float64)
     is_pair = label in (IS_NEXT, IS_RANDOM)
     is_right = math.nan if math.isnan(score) else float((score >= 0.5) == (label == IS_NEXT))
+    loss = loss if math.isfinite(loss) else math.nan
     return np.array([loss, correct, count, is_right if is_pair else 0, is_pair], np.float64)
 
 
@@ -67,31 +69,41 @@ class _Combiner(beam.CombineFn):
     def __init__(self, next_sentence: bool, model_name: str):
         self._names, self._model_name = pretraining_metric_names(next_sentence), model_name
 
-    def create_accumulator(self) -> np.ndarray:
-        return np.zeros(5)
+    def create_accumulator(self) -> Resampled:
+        return Resampled(5)
 
-    def add_input(self, accumulator: np.ndarray, element: tfma.metrics.StandardMetricInputs) -> np.ndarray:
-        label = int(np.squeeze(element.get_labels()))
-        return accumulator + row_sums(label, element.get_predictions(self._model_name))
+    def add_input(self, accumulator: Resampled, element: tfma.metrics.StandardMetricInputs) -> Resampled:
+        label, prediction = int(np.squeeze(element.get_labels())), element.get_predictions(self._model_name)
+        accumulator.add(prediction.tobytes(), row_sums(label, prediction))
+        return accumulator
 
-    def merge_accumulators(self, accumulators: Iterable[np.ndarray]) -> np.ndarray:
-        return sum(accumulators, self.create_accumulator())
+    def merge_accumulators(self, accumulators: Iterable[Resampled]) -> Resampled:
+        merged = self.create_accumulator()
+        for accumulator in accumulators:
+            merged.merge(accumulator)
+        return merged
 
-    def extract_output(self, accumulator: np.ndarray) -> dict[tfma.metrics.MetricKey, float]:
-        values = metrics_from_sums(accumulator)
-        return {tfma.metrics.MetricKey(name=name, model_name=self._model_name): values[name] for name in self._names}
+    def extract_output(self, accumulator: Resampled) -> dict[tfma.metrics.MetricKey, float]:
+        values, *drawn = map(metrics_from_sums, accumulator.sums)
+        found: dict[str, float] = {}
+        for name in self._names:
+            ends = middle(values[name] for values in drawn)
+            found |= {name: values[name], **dict(zip(interval_names(name), ends, strict=True))}
+        return {tfma.metrics.MetricKey(name=name, model_name=self._model_name): value for name, value in found.items()}
 
 
 def _computations(next_sentence: bool, name: str, model_name: str = "") -> list[tfma.metrics.MetricComputation]:
     del name  # TFMA hands over the metric's own; its values have one each
     keys = [tfma.metrics.MetricKey(name=value, model_name=model_name)
-            for value in pretraining_metric_names(next_sentence)]
+            for metric in pretraining_metric_names(next_sentence) for value in (metric, *interval_names(metric))]
     return [tfma.metrics.MetricComputation(keys=keys, preprocessors=None,
                                            combiner=_Combiner(next_sentence, model_name))]
 
 
 class PretrainingMetrics(tfma.metrics.Metric):
     """Accuracy, loss and pseudo-perplexity of masked tokens and, of pairs, the accuracy of next sentences.
+
+    Each comes with its confidence interval, for which rows are drawn again; see `confidence.Resampled`.
 
     Args:
         next_sentence: whether rows are pairs. Labels are `[] int64` and predictions `[4] float32`, see `row_sums`.

@@ -282,7 +282,7 @@ def masks_table(samples: Sequence[Mapping[str, Any]]) -> Table:
         text, masks = sample["text"], sample["masks"] or [{"label": "", "words": [], "probabilities": []}]
         for mask in masks:
             words = zip(mask["words"], mask["probabilities"], strict=True)
-            table.add_row(text, mask["label"], ", ".join(f"{word} {probability:.2f}" for word, probability in words),
+            table.add_row(text, mask["label"], "  ".join(f"{probability:.2f} {word}" for word, probability in words),
                           end_section=mask is masks[-1])
             text = ""
     return table

@@ -111,8 +111,8 @@ def test_masked_words_are_shown_and_why_nothing_was_compared():
     assert [" ".join(line.split()) for line in stream.getvalue().splitlines() if line.strip(" ─")] == [
         "900 examples of the test split", "metric value bound baseline change verdict",
         "pseudo_perplexity 31.26 ≤ 40, drop ≤ 1 - - passed", "baseline: not comparable: another vocabulary",
-        "masked words", "text label words", "the [MASK] was [MASK] film book 0.50, film 0.25",
-        "good bad 1.00, ##s 0.00", "9"]
+        "masked words", "text label words", "the [MASK] was [MASK] film 0.50 book 0.25 film",
+        "good 1.00 bad 0.00 ##s", "9"]
 
 
 def test_many_slices_are_for_the_metrics_command():
