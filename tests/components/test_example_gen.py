@@ -17,6 +17,7 @@ from components import splits_writer
 from components.example_gen import ExampleGen, Executor
 from components.sources import data_fingerprint
 from modules.errors import TextrailError
+from pipelines import pretraining_sections
 from pipelines.classification_sections import Data
 
 
@@ -161,6 +162,18 @@ def test_split_without_rows(tmp_path):
     (tmp_path / "rows.csv").write_text("text,label\na,pos\n")
     with pytest.raises(TextrailError, match="expected rows in the validation split; received none, of 1 rows read"):
         run(settings(tmp_path / "rows.csv"), tmp_path / "out")
+
+
+def test_documents_go_into_files_of_the_size_that_is_asked_for(tmp_path):
+    """Each is what one worker prepares at a time: 3 MB of documents, 2.4 of them for training."""
+    line = "A document of a line. " * 50
+    (tmp_path / "texts.txt").write_text("".join(f"{i} {line}\n" for i in range(3 * 1024 * 1024 // len(line))))
+    for megabytes, files in ((1, 3), (16, 1)):
+        data = pretraining_sections.Data(path=f"{tmp_path}/*.txt", documents="line", shard_megabytes=megabytes,
+                                         split={"train": 0.8, "validation": 0.1, "test": 0.1}).model_dump()
+        examples = run(data, tmp_path / str(megabytes))
+        assert len(list((tmp_path / str(megabytes) / "Split-train").glob("data_tfrecord-*.gz"))) == files
+        assert rows_of(examples, "test")[0]["text"].endswith(line.strip())
 
 
 def test_tfx_reads_the_output(sorted_file, tmp_path):

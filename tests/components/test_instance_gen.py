@@ -12,7 +12,7 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import channel, standard_artifacts
 
 from components import instance_gen
-from components.artifacts import Vocabulary
+from components.artifacts import Encoder, Vocabulary
 from components.instance_gen import Executor, InstanceGen, Preparation
 from modules.errors import TextrailError
 from modules.instances import IS_NEXT, IS_RANDOM, Packing
@@ -163,6 +163,16 @@ def test_a_vocabulary_without_specials(tmp_path, tiny_encoder, examples_artifact
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
     with pytest.raises(TextrailError, match=r"a vocabulary with .*; received one without \[MASK\]"):
         prepare(tmp_path, tmp_path, examples_artifact, {"train": documents(3)})
+
+
+def test_an_encoder_with_fewer_positions_than_an_example_has_tokens(tmp_path, tiny_encoder, examples_artifact):
+    examples, encoder = examples_artifact(tmp_path / "in", {"train": [{"text": "Film."}]}), Encoder()
+    encoder.uri, prepared = str(tiny_encoder), standard_artifacts.Examples()
+    prepared.uri = str(tmp_path / "out")
+    context = BaseBeamExecutor.Context(beam_pipeline_args=[], tmp_dir=str(tmp_path), unique_id="1")
+    with pytest.raises(TextrailError, match=r"instances\.max_length of at most 64, as many .* received 65\."):
+        Executor(context).Do({"examples": [examples], "encoder": [encoder]}, {"transformed_examples": [prepared]},
+                             {"settings": json.dumps(settings(max_length=65))})
 
 
 def test_component_declares_what_tfx_needs():
