@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from components import report_plots as plots
 from components.report_facts import DataFacts
-from components.report_page import Cell, Html, attribute, card, figure, grid, join, number, table, texts
+from components.report_page import Cell, Html, attribute, card, figure, grid, join, number, shown, table, texts
 from components.report_rows import Histogram
 
+BALANCED = 30   # Labels that have a part of a bar.
 
 def data(facts: DataFacts) -> Html:
     """Rows, labels, lengths, and what was wrong with them."""
@@ -56,13 +58,19 @@ def _balance(labels: Mapping[str, Mapping[str, int]]) -> Html:
     names = sorted({name for counts in labels.values() for name in counts})
     if not names:
         return Html("")
-    alphas = {name: 0.85 - 0.65 * place / max(1, len(names) - 1) for place, name in enumerate(names)}
+    if len(names) > BALANCED:   # The most frequent ones, by which an imbalance shows.
+        totals = Counter[str]()
+        for counts in labels.values():
+            totals.update(counts)
+        names = [name for name, _ in totals.most_common()]
+    barred = names[:BALANCED]
+    alphas = {name: 0.85 - 0.65 * place / max(1, len(barred) - 1) for place, name in enumerate(barred)}
     bars = []
     for split, counts in labels.items():
         total = sum(counts.values()) or 1
-        said = ", ".join(f"{name} {counts.get(name, 0) / total:.1%}" for name in names[:20])
+        said = ", ".join(f"{name[:40]} {counts.get(name, 0) / total:.1%}" for name in barred[:20])
         parts = "".join(f'<i style="width:{100 * counts.get(name, 0) / total:.2f}%;--a:{alphas[name]:.2f}" '
-                        f'title="{attribute(name)}: {counts.get(name, 0):,}"></i>' for name in names)
+                        f'title="{attribute(name[:80])}: {counts.get(name, 0):,}"></i>' for name in barred)
         bars.append(f'<div class="time"><span>{attribute(split)}</span><span class="bar" style="flex:1" role="img" '
                     f'aria-label="{attribute(f"labels of {split}: {said}")}">{parts}</span></div>')
     splits = list(labels)
@@ -134,13 +142,15 @@ def _anomalies(facts: DataFacts) -> Html:
 
 
 def _skipped(facts: DataFacts) -> Html:
+    """Rows that are in no split, or that training leaves out, with why and some of them."""
+    long_ones = table(("tokens", "text"), [
+        [number(tokens), Cell(html="<hr>".join(map(shown, parts)), kind="text")] for tokens, parts in facts.longest],
+        "The longest of those that training leaves out, by its limit on tokens", sortable=False)
     if not facts.skipped:
-        return Html("<p>None: every row that was read is in a split.</p>")
+        return join(["<p>When reading: none, every row is in a split.</p>", long_ones])
     return join([
-        table(("reason", "rows"), [[texts(why), number(count)] for why, count in facts.skipped.items()]),
+        table(("reason", "rows"), [[texts(why, 200), number(count)] for why, count in facts.skipped.items()],
+              "When reading"),
         table(("file", "line", "reason", "row"), [
-            [texts(row["file"].rpartition("/")[2], 60), number(row["line"], "d"), texts(row["reason"]),
-             texts(row["row"], 300)] for row in facts.skipped_rows],
-            "Some of them")])
-
-
+            [texts(row["file"].rpartition("/")[2], 60), number(row["line"], "d"), texts(row["reason"], 200),
+             texts(row["row"], 300)] for row in facts.skipped_rows], "Some of them"), long_ones])

@@ -51,6 +51,7 @@ class DataFacts:
         skipped: reason → rows that were left out when reading.
         skipped_rows: the first of them: file, line, reason and the row's beginning.
         dropped: split → rows left out for a text above `limit`.
+        longest: tokens and texts of some of the training split's, the longest first.
         anomalies: split, feature and reason of what did not fit the schema, and whether it was accepted.
         duplicates: (split, other split) → rows of the first whose texts also stand in the other.
         repeated: split → rows whose text stands in another row of it.
@@ -71,6 +72,7 @@ class DataFacts:
     skipped: Mapping[str, int] = field(default_factory=dict)
     skipped_rows: Sequence[Mapping[str, Any]] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
+    longest: Sequence[tuple[int, tuple[str, ...]]] = ()
     anomalies: Sequence[tuple[str, str, str, bool]] = ()
     duplicates: Mapping[tuple[str, str], int] = field(default_factory=dict)
     repeated: Mapping[str, int] = field(default_factory=dict)
@@ -265,7 +267,7 @@ def _data(run: Run, settings: Mapping[str, Any], rows: Rows, limit: Limit) -> Da
         instances={split: {name: counts.get(split, 0) for name, counts in made.items()}
                    for split in written} if instances else {},
         skipped=skipped, skipped_rows=skipped_rows,
-        dropped=_counts(run.artifact("TextTransform", "transformed_examples"), "dropped"),
+        dropped=_counts(run.artifact("TextTransform", "transformed_examples"), "dropped"), longest=rows.left_out,
         anomalies=_anomalies(_there(run.artifact("ExampleValidator", "anomalies")), label, gate),
         duplicates=rows.shared(SPLITS), repeated={split: one.repeated for split, one in rows.digests.items()},
         estimated=rows.estimated, empty=gate.get("empty_text", {}))

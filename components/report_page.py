@@ -13,6 +13,7 @@ from typing import NewType
 Html = NewType("Html", str)
 
 LONGEST = 600           # Characters of a text that are shown.
+LINES = 200             # Of a table.
 MISSING = -1e308        # What a number that nobody knows sorts as: before all others.
 # Marks that turn the direction of what follows, of which a text could make another one.
 DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -90,9 +91,10 @@ table.maps thead th{writing-mode:vertical-rl;transform:rotate(180deg);text-align
 .side{display:flex;flex-wrap:wrap;gap:1rem 2.5rem;align-items:flex-end}figure{margin:0}
 .plot{display:block;width:100%;height:auto}.plot text{font-family:inherit}
 .mark{color:var(--muted);border:1px dashed var(--line);border-radius:3px;font-size:.8em;padding:0 .2em}
-details summary{cursor:pointer;color:var(--blue)}del{color:var(--red);text-decoration-thickness:1px}
-ins{color:var(--green);
-text-decoration:none}
+mark{background:rgba(var(--blue-rgb),.18);color:inherit;border-radius:4px;padding:0 .15em}
+.word{display:inline-block;border:1px solid var(--line);border-radius:6px;padding:0 .35em;margin:.1rem 0}
+.word.good{border-color:currentColor}.word small{color:var(--muted)}
+details summary{cursor:pointer;color:var(--blue)}
 @media(max-width:40rem){header,main,nav div{padding-left:.9rem;padding-right:.9rem}dl{grid-template-columns:1fr;gap:0}
 dd{margin-bottom:.5rem}td.text{min-width:9rem}}
 @media print{nav{display:none}.card,.tile{break-inside:avoid}}
@@ -216,7 +218,7 @@ def texts(text: object, longest: int = LONGEST) -> Cell:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str = "", sortable: bool = True) -> Html:
-    """A table; nothing without rows.
+    """A table; nothing without rows. It has the first `LINES` of them, and says so if there are more.
 
     Args:
         columns: their names.
@@ -229,7 +231,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str =
         return Html("")
     head = "".join(f'<th scope="col"{" class=n" if cell.kind == "n" else ""}>{html.escape(name)}</th>'
                    for name, cell in zip(columns, lines[0], strict=True))
-    body = "".join(f"<tr>{''.join(map(str, row))}</tr>" for row in lines)
+    body = "".join(f"<tr>{''.join(map(str, row))}</tr>" for row in lines[:LINES])
+    if len(lines) > LINES:
+        caption = f"{caption}{'; ' if caption else ''}the first {LINES} of {len(lines):,}"
     said = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     kind = ' class="sortable"' if sortable and len(lines) > 1 else ""
     return Html(f"<table{kind}>{said}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")

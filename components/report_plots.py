@@ -66,7 +66,7 @@ def curves(lines: Mapping[str, Curve], x: str, alt: str, mark: tuple[float, str]
                           va="top")
         if log:
             axes.set_yscale("log")
-        elif all(np.min(values, initial=0.0) >= 0 for _, values in lines.values()):
+        elif _is_near_zero([values for _, values in lines.values()]):
             axes.set_ylim(bottom=0)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         if len(lines) > 1:
@@ -86,8 +86,10 @@ def lengths(sides: Mapping[str, Histogram], x: str, alt: str, limit: tuple[int, 
     end = max(*(side.quantile(0.995) for side in sides.values()), limit[0] if limit else 0, 1)
     if limit and limit[0] > 4 * max(side.longest for side in sides.values()):
         end, limit = max(1, *(side.quantile(0.995) for side in sides.values())), None
-    width = max(1, -(-end // BINS))
-    edges = [edge + 0.5 for edge in range(0, end + width, width)]
+    shortest = min(int(side.values[0]) for side in sides.values())
+    start = shortest - 1 if shortest > end / 2 else 0
+    width = max(1, -(-(end - start) // BINS))
+    edges = [edge + 0.5 for edge in range(start, end + width, width)]
     with _style():
         figure, axes = _figure(x)
         axes.hist([np.minimum(side.values, end) for side in sides.values()], bins=edges,
@@ -95,7 +97,7 @@ def lengths(sides: Mapping[str, Histogram], x: str, alt: str, limit: tuple[int, 
                   label=[_plain(name) for name in sides], alpha=0.9)
         if limit:
             axes.axvline(limit[0] + 0.5, color=RED, linewidth=1, linestyle=(0, (4, 3)))
-            left = limit[0] > end / 2
+            left = limit[0] > (start + end) / 2
             axes.annotate(_plain(limit[1]), (limit[0] + 0.5, 0.97), xycoords=("data", "axes fraction"), color=RED,
                           fontsize=9, xytext=(-5 if left else 5, 0), textcoords="offset points",
                           ha="right" if left else "left", va="top")
@@ -122,6 +124,12 @@ def calibration(bands: Sequence[Mapping[str, float]], alt: str) -> str:
         axes.set_xlim(low - 0.02, 1.03)
         axes.set_ylim(low - 0.02, 1.03)
         return _svg(figure, alt)
+
+
+def _is_near_zero(curves_values: Sequence[np.ndarray]) -> bool:
+    """Whether 0 belongs on an axis: values far from it would be one flat line."""
+    values = np.concatenate(curves_values)
+    return bool(len(values)) and 0 <= values.min() <= values.max() / 2
 
 
 def thinned(steps: np.ndarray, values: np.ndarray) -> Curve:

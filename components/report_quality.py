@@ -13,6 +13,8 @@ from components.report_facts import AttentionMap, QualityFacts, calibration_erro
 from components.report_page import MISSING, Cell, Html, attribute, card, figure, grid, join, number, shown, table, texts
 from components.report_words import PERCENT, interval, interval_cell, metric, metric_cell, spelled
 
+MASK = "[MASK]"
+CONFUSED = 30   # Classes that a matrix has at most.
 SLICED = ("accuracy", "bleu", "chrf", "masked_accuracy", "pseudo_perplexity", "next_accuracy", "loss")
 
 
@@ -37,12 +39,20 @@ def quality(facts: QualityFacts) -> Html:
 def _confusion(found: Mapping[str, Any]) -> Html:
     names, counts = found["classes"], np.array(found["counts"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # of the rows of a label
+    if len(names) > CONFUSED:
+        wrong = counts * (1 - np.eye(len(names), dtype=int))
+        most = np.argsort(-wrong, axis=None, kind="stable")[:2 * CONFUSED]
+        pairs = [divmod(int(place), len(names)) for place in most if wrong.flat[place]]
+        return table(("label", "answer", "examples", "of the label"), [
+            [texts(names[actual], 80), texts(names[predicted], 80), number(counts[actual, predicted]),
+             number(shares[actual, predicted], ".1%")] for actual, predicted in pairs],
+            f"The most frequent confusions of {len(names):,} classes")
     head = "".join(f'<th scope="col">{shown(name, 60)}</th>' for name in names)
     rows = "".join(
         f'<tr><th scope="row">{shown(name, 60)}</th>' + "".join(
             f'<td style="--a:{0.06 + 0.6 * shares[actual, predicted]:.2f}'
             f'{";--rgb:var(--red-rgb)" if actual != predicted else ""}" '
-            f'title="{shares[actual, predicted]:.1%} of {attribute(name)}">{counts[actual, predicted]:,}</td>'
+            f'title="{shares[actual, predicted]:.1%} of {attribute(name[:80])}">{counts[actual, predicted]:,}</td>'
             for predicted in range(len(names))) + "</tr>" for actual, name in enumerate(names))
     return Html(f'<table class="heat"><caption>Lines are the labels of the data, columns the answers</caption>'
                 f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>")
@@ -143,14 +153,15 @@ def _token(token: str) -> Html:
 
 def _filled(rows: Sequence[Mapping[str, Any]]) -> Html:
     """Texts with what stood behind each mask, and what the model tells for it; right answers are marked."""
-    return table(("text", "masks: what it was → what the model tells"), [
-        [texts(row["text"]), Cell(html="<br>".join(map(_mask, row["masks"])), kind="text")] for row in rows],
+    return table(("text", "what was there → what the model tells for it"), [
+        [Cell(html=shown(row["text"]).replace(MASK, f"<mark>{MASK}</mark>"), kind="text"),
+         Cell(html="".join(f"<div>{_mask(mask)}</div>" for mask in row["masks"]), kind="text")] for row in rows],
         sortable=False)
 
 
 def _mask(mask: Mapping[str, Any]) -> Html:
-    words = ", ".join(
-        f'<span class="{"good" if word == mask["label"] else ""}">{shown(word, 40)}</span> '
-        f'<span class="muted">{probability:.0%}</span>'
+    words = " ".join(
+        f'<span class="word{" good" if word == mask["label"] else ""}">{shown(word, 40)} '
+        f"<small>{probability:.0%}</small></span>"
         for word, probability in zip(mask["words"], mask["probabilities"], strict=True))
     return Html(f"<b>{shown(mask['label'], 40)}</b> → {words}")

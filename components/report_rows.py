@@ -22,6 +22,8 @@ BATCH = 512               # Rows in memory at a time; a file has no more text th
 EXACT = 10_000            # Lengths above are told to four digits.
 TRAIN = "train"
 RAGGED = "$ragged_values"
+SHOWN = 5                 # Rows that are shown, with as many characters of each text.
+CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,7 @@ class Rows:
         pieces: name of a sequence → the pieces in it.
         trained: lengths in tokens, by the longest sequence, of rows as they are trained on.
         trained_tokens: of these rows, of all sequences.
+        left_out: tokens and texts of rows that training leaves out, the `SHOWN` longest.
     """
 
     digests: Mapping[str, Digests] = field(default_factory=dict)
@@ -230,6 +233,7 @@ class Rows:
     pieces: Mapping[str, Pieces] = field(default_factory=dict)
     trained: Histogram = field(default_factory=Histogram)
     trained_tokens: int = 0
+    left_out: tuple[tuple[int, tuple[str, ...]], ...] = ()
 
     def __add__(self, other: Rows) -> Rows:
         def both(mine: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,7 +241,8 @@ class Rows:
 
         return Rows(both(self.digests, other.digests), both(self.characters, other.characters),
                     both(self.tokens, other.tokens), both(self.pieces, other.pieces), self.trained + other.trained,
-                    self.trained_tokens + other.trained_tokens)
+                    self.trained_tokens + other.trained_tokens,
+                    tuple(sorted(self.left_out + other.left_out, reverse=True)[:SHOWN]))
 
     def shared(self, splits: Sequence[str]) -> dict[tuple[str, str], int]:
         """(split, split before it in the order) → rows of the first whose texts also stand in the second."""
@@ -264,7 +269,7 @@ def _texts(task: Task) -> Rows:
         row = tf.io.parse_example(serialized, spec)
         # No text has a NUL byte, so that joined ones cannot be mistaken for others.
         text = tf.strings.join([row[name] for name in task.read], "\0")  # [batch]
-        return {"digests": tf.strings.to_hash_bucket_fast(text, 2**63 - 1),
+        return {"texts": row, "digests": tf.strings.to_hash_bucket_fast(text, 2**63 - 1),
                 "characters": {name: tf.strings.length(row[name], "UTF8_CHAR") for name in task.columns},
                 "tokens": {name: encode(row) for name, (encode, _) in encoders.items()}}
 
@@ -272,6 +277,7 @@ def _texts(task: Task) -> Rows:
     characters: dict[str, list[np.ndarray]] = {name: [] for name in task.columns}
     lengths: dict[str, list[np.ndarray]] = {name: [] for name in encoders}
     pieces = {name: np.zeros(len(known), np.int64) for name, (_, known) in encoders.items()}
+    left_out: list[tuple[int, tuple[str, ...]]] = []
     for batch in tf.data.TFRecordDataset(task.path, "GZIP").batch(BATCH).map(look).prefetch(1):
         digests.append(batch["digests"].numpy())
         for name in task.columns:
@@ -279,6 +285,12 @@ def _texts(task: Task) -> Rows:
         for name, tokens in batch["tokens"].items():
             lengths[name].append(tokens.row_lengths().numpy())
             pieces[name] += np.bincount(tokens.values.numpy(), minlength=len(pieces[name]))
+        if encoders and task.limit and not task.cuts:
+            longest = np.max([found[-1] for found in lengths.values()], axis=0)  # [batch]
+            for place in np.flatnonzero(longest > task.limit):
+                texts = (batch["texts"][name][place].numpy().decode("utf-8", "replace") for name in task.columns)
+                left_out.append((int(longest[place]), tuple(text[:CHARACTERS] for text in texts)))
+            left_out = sorted(left_out, reverse=True)[:SHOWN]
     if task.split != TRAIN:
         return Rows({task.split: Digests.of(_joined(digests))})
     sides = {name: _joined(found) for name, found in lengths.items()}
@@ -286,7 +298,8 @@ def _texts(task: Task) -> Rows:
     return Rows({task.split: Digests.of(_joined(digests))},
                 {name: Histogram.of(_joined(found)) for name, found in characters.items()},
                 {name: Histogram.of(found) for name, found in sides.items()},
-                {name: Pieces.of(counts, encoders[name][1]) for name, counts in pieces.items()}, trained, tokens)
+                {name: Pieces.of(counts, encoders[name][1]) for name, counts in pieces.items()}, trained, tokens,
+                tuple(left_out))
 
 
 def _instances(task: Task) -> Rows:

@@ -220,6 +220,7 @@ def model_card(facts: Facts) -> Html:
     told, found = facts.settings.get("card", {}), facts.quality.verdict if facts.quality else None
     shape = facts.settings.get("shape", "")
     columns = facts.settings.get("data", {})
+    everything = json.dumps(facts.settings, ensure_ascii=False, indent=1)
     rows = facts.data.rows if facts.data else {}
 
     def said(key: str) -> Html:
@@ -236,8 +237,7 @@ def model_card(facts: Facts) -> Html:
         ("metrics", attribute(f"{metrics}, on {found['examples']:,} examples of the {found['split']} split")
          if found else Html("")),
         ("licence", said("licence")), ("licence of the data", said("data_licence")), ("contact", said("contact")),
-        ("settings", Html(f"<details><summary>all of them</summary><pre>"
-                          f"{attribute(json.dumps(facts.settings, ensure_ascii=False, indent=1))}</pre></details>")),
+        ("settings", Html(f"<details><summary>all of them</summary><pre>{shown(everything, 50_000)}</pre></details>")),
         ("written", f"{facts.written:%Y-%m-%d %H:%M}"),
     ]))
 

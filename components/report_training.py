@@ -20,11 +20,11 @@ def training(facts: TrainingFacts) -> Html:
     taken = rounds[best] if rounds else None
     average = facts.history.get("average")
     chosen = (f"the mean of the last {len(average['steps'])} rounds' weights" if average and average["taken"] else
-              f"round {best + 1} of {len(rounds)}, step {taken['step']:,}" if taken else "")
+              f"round {best + 1} of {len(rounds)}, in epoch {taken['epoch']}, step {taken['step']:,}" if taken else "")
     speed = next((name for name in (taken or {}) if name.endswith("_per_second")), "")
     return join([
         card(pairs([
-            ("taken", attribute(chosen)),
+            ("taken as best", attribute(chosen)),
             ("steps", f"{facts.history['step']:,} in {duration(facts.history['seconds'])}"),
             ("speed", _speed(rounds, speed)),
             ("padding", _padding(facts)),

@@ -216,6 +216,21 @@ def test_a_pretraining_tells_of_documents_examples_losses_and_filled_masks(tmp_p
     assert whole.index("Masked words, filled") < whole.index("31%") and "<script>alert" not in whole
 
 
+def test_a_page_of_very_many_classes_stays_small(run, tmp_path):
+    path = tmp_path / "evaluation" / "verdict.json"
+    found, classes = json.loads(path.read_text()), [f"{HOSTILE} {number}" for number in range(2000)]
+    counts = np.eye(len(classes), dtype=int)
+    counts[3, 4] = 7
+    found["confusion"] = {"classes": classes, "counts": counts.tolist()}
+    found["slices"] = [{"slice": f"label={name}", "examples": 1, "metrics": {"accuracy": 1.0}} for name in classes]
+    path.write_text(json.dumps(found))
+    facts = gather("moods", run, SETTINGS, "textrail run moods")
+    labels = {split: {name: place for place, name in enumerate(classes)} for split in ("train", "test")}
+    whole = report(dataclasses.replace(facts, data=dataclasses.replace(facts.data, labels=labels)))
+    assert len(whole.encode()) < 3_000_000
+    assert "the first 200 of 2,000" in whole and "confusions of 2,000 classes" in whole and "87.5%" in whole
+
+
 def test_the_page_in_a_browser(run, tmp_path):
     """It loads nothing, runs no script of the data, sorts its tables, fits narrow windows and is dark in the dark."""
     path = tmp_path / "report.html"

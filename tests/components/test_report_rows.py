@@ -71,6 +71,7 @@ def test_pairs_of_files_are_measured_and_long_ones_left_out_of_training(tmp_path
     assert found.characters["pt"].values.tolist() == [1, 3] and found.tokens["en"].values.tolist() == [3, 4, 6]
     # Of the pairs one is longer than 5 tokens; the others are 4 tokens long, and have 4 + 3 and 4 + 4.
     assert (found.trained.values.tolist(), found.trained.rows, found.trained_tokens) == ([4], 2, 15)
+    assert found.left_out == ((6, ("a", "b b b b")),)
     assert found.pieces["pt"].unknown == 1 and found.pieces["en"].unknown == 0
     # The same text, whatever its translation; the order of splits is the reader's.
     assert found.shared(["train", "validation", "test"]) == {("test", "train"): 1} and not found.estimated
