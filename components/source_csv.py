@@ -12,7 +12,7 @@ from typing import Any
 
 from components import files
 from components.rows import NUL, BadRow, Piece, Row, checked_row, column_keys, wanted
-from components.split_files import GZIP_FACTOR, find_split_files, split_fingerprint
+from components.split_files import find_split_files, split_fingerprint, text_size
 from modules.errors import TextrailError
 
 MAX_FIELD = 16 << 20   # Characters. A field beyond this is a quote nobody closed, and must not fill the memory.
@@ -56,8 +56,7 @@ class CsvSource:
         Raises:
             TextrailError: no file matches, or one belongs to two splits.
         """
-        return [Piece(split, file.size * (GZIP_FACTOR if file.path.endswith(".gz") else 1), (file.path,))
-                for split, file in find_split_files(self._path)]
+        return [Piece(split, text_size(file), (file.path,)) for split, file in find_split_files(self._path)]
 
     def read(self, piece: Piece) -> Iterator[Row | BadRow]:
         """Every row of a file, usable or not.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from components import files
 from components.rows import BadRow, Piece, Row
 from components.source_csv import PREVIEW_BYTES, open_text
-from components.split_files import GZIP_FACTOR, find_split_files, split_fingerprint
+from components.split_files import find_split_files, split_fingerprint, text_size
 from modules.errors import TextrailError
 
 PIECE_BYTES = 64 << 20        # Text aimed at in a piece: small files together, a large one in parts.
@@ -82,7 +82,7 @@ class TextSource:
     def _parts(self, file: files.File) -> Iterator[tuple[Part, int]]:
         """The parts that a file is read in, with their sizes."""
         if file.path.endswith(".gz"):
-            yield Part(file.path), file.size * GZIP_FACTOR
+            yield Part(file.path), text_size(file)
         elif file.size <= PIECE_BYTES or self._documents == "file" or _is_gzip(file):
             yield Part(file.path), file.size
         else:

@@ -11,6 +11,7 @@ from components.rows import SPLITS
 from modules.errors import TextrailError
 
 GZIP_FACTOR = 4   # Text is about this much larger than its gzip.
+TELLING = 64 << 20   # Bytes of a gzip file whose text is sure to be below 4 GB, where its last bytes can tell the size.
 
 SplitFile = tuple["str | None", files.File]   # The split is None where a hash of each row decides.
 
@@ -40,6 +41,18 @@ def split_fingerprint(path: str | dict[str, str]) -> str:
     for split, file in find_split_files(path):
         digest.update(f"{split} {file.path} {files.content_hash(file)}\n".encode())
     return digest.hexdigest()
+
+
+def text_size(file: files.File) -> int:
+    """Bytes of text in a file, plain or gzipped: of a gzipped one what its last four bytes say, or an estimate."""
+    if not file.path.endswith(".gz"):
+        return file.size
+    told = 0
+    if 4 <= file.size <= TELLING:
+        with files.open_file(file.path) as stream:
+            stream.seek(file.size - 4)
+            told = int.from_bytes(stream.read(4), "little")
+    return told if told >= file.size else file.size * GZIP_FACTOR   # Of several streams the last one tells.
 
 
 def _check_disjoint(found: Iterable[SplitFile]) -> None:

@@ -78,6 +78,17 @@ def test_a_piece_is_part_of_a_large_file_or_many_small_ones(tmp_path, monkeypatc
     assert [piece.size for piece in whole] == [10, 1, 25]
 
 
+def test_the_size_of_gzipped_text_is_that_of_the_text(tmp_path):
+    def size(content):
+        (tmp_path / "x.gz").write_bytes(content)
+        piece, = TextSource({"path": f"{tmp_path}/x.gz", "documents": "line"}).pieces()
+        return piece.size
+
+    whole = gzip.compress(b"the film was good\n" * 100)
+    assert size(whole) == 1800
+    assert size(whole + gzip.compress(b"")) == 4 * (len(whole) + len(gzip.compress(b"")))   # the last stream tells 0
+
+
 def test_wrong_encoding_tells_line_and_byte(rows):
     content = "fine\n\nein Käfer\nund noch einer\n\nfine".encode("latin-1")
     assert rows(content) == [
