@@ -6,7 +6,9 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
+from unittest import mock
 
+import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
@@ -75,7 +77,7 @@ def export(module: tf.Module, signatures: Mapping[str, Any], folder: str, manife
     beside = folder.rstrip("/") + ".part"
     if tf.io.gfile.exists(beside):
         tf.io.gfile.rmtree(beside)
-    tf.saved_model.save(module, beside, signatures=dict(signatures))
+    save(module, beside, signatures)
     path = os.path.join(beside, MANIFEST)
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.gfile.GFile(path, "w") as file:
@@ -85,3 +87,25 @@ def export(module: tf.Module, signatures: Mapping[str, Any], folder: str, manife
     if tf.io.gfile.isdir(folder) and not tf.io.gfile.listdir(folder):
         tf.io.gfile.rmtree(folder)  # TFX makes the folder of an output before the component runs
     tf.io.gfile.rename(beside, folder, overwrite=True)
+
+
+def save(module: Any, folder: str, signatures: Mapping[str, Any]) -> None:
+    """Writes a SavedModel whose variables are filled whoever loads it.
+
+    TensorFlow Serving, KServe and every other loader in C++ run the graph's restore operation. Keras 3 puts a second
+    variable in the place of each of its own when it is asked into the graph (`keras.Variable`, and no other, in Keras
+    3.12 and 3.15): the operation would fill those, signatures read the first ones, and a request would be answered with
+    "Could not find variable". `tf.saved_model.load` assigns variables itself and does not notice.
+
+    Args:
+        module: owns all variables and assets.
+        folder: a new one.
+        signatures: name → concrete function.
+    """
+    def into_graph(variable: keras.Variable, object_map: Any, tensor_map: Any, options: Any, **kwargs: Any) -> Any:
+        resources = variable.value._export_to_saved_model_graph(object_map, tensor_map, options, **kwargs)
+        object_map[variable] = object_map[variable.value]
+        return resources
+
+    with mock.patch.object(keras.Variable, "_export_to_saved_model_graph", into_graph):
+        tf.saved_model.save(module, folder, signatures=dict(signatures))
