@@ -180,15 +180,17 @@ def chosen(sequence_output: tf.Tensor, batch: dict[str, tf.Tensor]) -> tuple[tf.
         batch: see `sums`.
 
     Returns:
-        [rows, hidden] and [rows] int32, filled up with rows whose label is negative to whole chunks of the loss over
-        the vocabulary: another number of rows would be another loop to compile.
+        [rows, hidden] and [rows] int32, a row for each of `masked_positions`, with a negative label where there is no
+        token; filled up with such rows to whole chunks of the loss over the vocabulary, as another number of rows would
+        be another loop to compile. Their number follows from shapes alone, as XLA needs it.
     """
-    shape, where = tf.shape(sequence_output), tf.where(batch["masked_weights"] > 0)  # [tokens, 2]
-    positions = tf.cast(where[:, 0], tf.int32) * shape[1] + tf.gather_nd(batch["masked_positions"], where)  # [tokens]
-    missing = -tf.size(positions) % chunk_rows()
+    shape = tf.shape(sequence_output)
+    positions = batch["masked_positions"] + shape[1] * tf.range(shape[0])[:, tf.newaxis]  # [batch, size]
+    labels = tf.where(batch["masked_weights"] > 0, batch["masked_ids"], -1)  # [batch, size]
+    filling = [[0, -tf.size(labels) % chunk_rows()]]
     rows = tf.reshape(sequence_output, [-1, sequence_output.shape[-1]])  # [batch * length, hidden]
-    return (tf.gather(rows, tf.pad(positions, [[0, missing]])),
-            tf.pad(tf.gather_nd(batch["masked_ids"], where), [[0, missing]], constant_values=-1))
+    return (tf.gather(rows, tf.pad(tf.reshape(positions, [-1]), filling)),
+            tf.pad(tf.reshape(labels, [-1]), filling, constant_values=-1))
 
 
 # From and to folders in HuggingFace's layout.

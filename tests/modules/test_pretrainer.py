@@ -218,13 +218,13 @@ def test_a_batch_without_a_mask_has_no_loss(tiny_encoder):
     assert float(found["masked_loss"]) == float(found["masked_weight"]) == 0
 
 
-def test_masked_positions_alone_are_taken_and_in_order():
+def test_masked_positions_are_taken_in_their_order_and_padding_has_no_label():
     x = tf.reshape(tf.range(12.0), [2, 3, 2])
     rows, labels = chosen(x, {"masked_positions": tf.constant([[1, 0], [0, 2]]),
                               "masked_ids": tf.constant([[7, 0], [5, 0]]),
                               "masked_weights": tf.constant([[1.0, 0.0], [1.0, 1.0]])})
-    assert rows.numpy()[:3].tolist() == [[2, 3], [6, 7], [10, 11]]
-    assert labels.numpy()[:4].tolist() == [7, 5, 0, -1] and labels.numpy()[3:].max() == -1
+    assert rows.numpy()[[0, 2, 3]].tolist() == [[2, 3], [6, 7], [10, 11]]
+    assert labels.numpy()[:5].tolist() == [7, -1, 5, 0, -1] and labels.numpy()[4:].max() == -1
     assert len(rows) == len(labels) == 256
 
 
@@ -277,6 +277,12 @@ def test_small_batches_make_the_step_of_one_that_many_times_larger(tiny_encoder,
     assert set(rounds[0][0]["train"]) == {"loss", "masked_loss", "masked_accuracy", "next_loss", "next_accuracy",
                                           "gradient_norm"}
     assert rounds[0][2]["train"]["loss"] < rounds[0][0]["train"]["loss"]
+
+
+def test_xla_takes_the_same_step(tiny_encoder, tmp_path):
+    plain, compiled = ({name: float(value) for name, value in training_of(
+        pretrainer(tiny_encoder), tmp_path / str(xla), xla=xla).train_step(batch()).items()} for xla in (False, True))
+    assert compiled == pytest.approx(plain, rel=1e-4)
 
 
 def test_it_learns_words_and_order_in_bfloat16(tiny_encoder):
