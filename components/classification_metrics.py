@@ -106,9 +106,9 @@ def intervals_from_counts(counts: Counts, classes: Sequence[str], metrics: Mappi
         return dict.fromkeys(names, (math.nan, math.nan))
     with np.errstate(invalid="ignore", divide="ignore"):
         macro_f1, mcc = confidence.confusion_intervals(counts.confusion, _of_confusion)
-    found = {"accuracy": confidence.wilson(metrics["accuracy"], total),
-             "loss": confidence.mean_interval(counts.loss, counts.loss_squares, total), "macro_f1": macro_f1,
-             "mcc": mcc}
+    low, high = confidence.mean_interval(counts.loss, counts.loss_squares, total)
+    found = {"accuracy": confidence.wilson(metrics["accuracy"], total), "loss": (max(0.0, low), high),
+             "macro_f1": macro_f1, "mcc": mcc}
     if "auc" in metrics:
         found["auc"] = confidence.auc_interval(metrics["auc"], *counts.confusion.sum(axis=1))
     return {name: found[name] for name in names}

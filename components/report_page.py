@@ -61,8 +61,8 @@ td.n,th.n{text-align:right}td.n{white-space:nowrap}
 td.text{overflow-wrap:anywhere;min-width:12rem;white-space:pre-wrap}
 th button{all:unset;cursor:pointer;font-weight:600}
 th button:focus-visible{outline:2px solid var(--blue);outline-offset:2px}
-th button::after{content:"\\2009↕";color:var(--muted);font-weight:400;font-size:.8em}
-th[aria-sort=ascending] button::after{content:"\\2009↑"}th[aria-sort=descending] button::after{content:"\\2009↓"}
+th button::after{content:"\\202f↕";color:var(--muted);font-weight:400;font-size:.8em}
+th[aria-sort=ascending] button::after{content:"\\202f↑"}th[aria-sort=descending] button::after{content:"\\202f↓"}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.3rem 1.1rem;margin:0}dt{color:var(--muted)}
 dd{margin:0;overflow-wrap:anywhere}
 ol.flow{list-style:none;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:.7rem 1.5rem}
@@ -91,7 +91,7 @@ table.maps thead th{writing-mode:vertical-rl;transform:rotate(180deg);text-align
 .side{display:flex;flex-wrap:wrap;gap:1rem 2.5rem;align-items:flex-end}figure{margin:0}
 .plot{display:block;width:100%;height:auto}.plot text{font-family:inherit}
 .mark{color:var(--muted);border:1px dashed var(--line);border-radius:3px;font-size:.8em;padding:0 .2em}
-mark{background:rgba(var(--blue-rgb),.18);color:inherit;border-radius:4px;padding:0 .15em}
+td.half{width:55%}mark{background:rgba(var(--blue-rgb),.18);color:inherit;border-radius:4px;padding:0 .15em}
 .word{display:inline-block;border:1px solid var(--line);border-radius:6px;padding:0 .35em;margin:.1rem 0}
 .word.good{border-color:currentColor}.word small{color:var(--muted)}
 details summary{cursor:pointer;color:var(--blue)}

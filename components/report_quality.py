@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from components import report_plots as plots
-from components.confidence import f1_interval, wilson
 from components.report_facts import AttentionMap, QualityFacts, calibration_error
 from components.report_page import MISSING, Cell, Html, attribute, card, figure, grid, join, number, shown, table, texts
-from components.report_words import PERCENT, interval, interval_cell, metric, metric_cell, spelled
+from components.report_words import PERCENT, all_intervals, interval, interval_cell, metric, metric_cell, spelled
 
 MASK = "[MASK]"
 CONFUSED = 30   # Classes that a matrix has at most.
@@ -101,15 +100,12 @@ def _meter(value: float | None, ends: Sequence[float] | None, top: float) -> Htm
 def _classes(found: Mapping[str, Any]) -> Html:
     if "confusion" not in found:
         return Html("")
-    counts = np.array(found["confusion"]["counts"])
-    rows = []
-    for place, name in enumerate(found["confusion"]["classes"]):
-        hits, actual, predicted = counts[place, place], counts[place].sum(), counts[:, place].sum()
-        ends = {"precision": wilson(hits / predicted, predicted) if predicted else None,
-                "recall": wilson(hits / actual, actual) if actual else None, "f1": f1_interval(hits, actual, predicted)}
-        one = {"metrics": {kind: found["metrics"].get(f"{kind}/{name}") for kind in ends}, "intervals": ends}
-        rows.append([texts(name, 80), number(actual), *(_with_interval(kind, one) for kind in ends)])
-    return table(("class", "examples", "precision", "recall", "F1"), rows, "Each with its 95% interval")
+    examples = np.array(found["confusion"]["counts"]).sum(axis=1)
+    one = {"metrics": found["metrics"], "intervals": all_intervals(found)}
+    return table(("class", "examples", "precision", "recall", "F1"), [
+        [texts(name, 80), number(count), *(_with_interval(f"{kind}/{name}", one)
+                                           for kind in ("precision", "recall", "f1"))]
+        for name, count in zip(found["confusion"]["classes"], examples, strict=True)], "Each with its 95% interval")
 
 
 def _mistakes(rows: Sequence[Mapping[str, Any]]) -> Html:
@@ -155,7 +151,7 @@ def _filled(rows: Sequence[Mapping[str, Any]]) -> Html:
     """Texts with what stood behind each mask, and what the model tells for it; right answers are marked."""
     return table(("text", "what was there → what the model tells for it"), [
         [Cell(html=shown(row["text"]).replace(MASK, f"<mark>{MASK}</mark>"), kind="text"),
-         Cell(html="".join(f"<div>{_mask(mask)}</div>" for mask in row["masks"]), kind="text")] for row in rows],
+         Cell(html="".join(f"<div>{_mask(mask)}</div>" for mask in row["masks"]), kind="text half")] for row in rows],
         sortable=False)
 
 

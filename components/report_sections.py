@@ -14,7 +14,16 @@ from components.report_facts import Facts
 from components.report_page import Cell, Html, attribute, card, grid, join, page, pairs, shown, table
 from components.report_quality import quality
 from components.report_training import training
-from components.report_words import interval, interval_cell, metric, metric_cell, metrics_of, size, spelled
+from components.report_words import (
+    all_intervals,
+    interval,
+    interval_cell,
+    metric,
+    metric_cell,
+    metrics_of,
+    size,
+    spelled,
+)
 from components.rows import SPLITS
 from components.run_record import Run, Step, changes, total_bytes
 from components.verdict import verdict_sentence
@@ -144,7 +153,7 @@ def bound(row: Mapping[str, Any]) -> str:
 
 
 def _thresholds(found: Mapping[str, Any]) -> Html:
-    failed, intervals = any(row["why"] for row in found["rows"]), found.get("intervals", {})
+    failed, intervals = any(row["why"] for row in found["rows"]), all_intervals(found)
     lines = table(("metric", "value", "95% interval", "bound", "baseline", "change", "verdict", *["why"] * failed), [
         [Cell(html=shown(row["metric"])), metric_cell(row["metric"], row["value"]),
          interval_cell(row["metric"], intervals.get(row["metric"])), Cell(bound(row)),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from components.confidence import Interval, f1_interval, wilson
 from components.report_page import MISSING, Cell
 
 # The metrics that stand on top, of whatever shape.
@@ -54,3 +57,26 @@ def interval_cell(name: str, ends: Sequence[float] | None) -> Cell:
 def metrics_of(verdict: Mapping[str, Any]) -> list[str]:
     """The main metrics that a verdict has, the most telling first."""
     return [name for name in MAIN if verdict["metrics"].get(name) is not None]
+
+
+def all_intervals(verdict: Mapping[str, Any]) -> dict[str, Sequence[float]]:
+    """The 95% intervals of whatever thresholds may name: metrics, those of a class, and those of a slice."""
+    found: dict[str, Sequence[float]] = dict(_of_classes(**verdict["confusion"]) if "confusion" in verdict else {})
+    for one in verdict["slices"]:
+        _, equals, value = one["slice"].partition("=")
+        if equals and ", " not in one["slice"]:
+            found |= {f"{name}/{value}": ends for name, ends in one.get("intervals", {}).items()}
+    return found | verdict.get("intervals", {})
+
+
+def _of_classes(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[str, Interval]:
+    """Intervals of precision, recall and F1, as the confusion matrix has them."""
+    confusion, found = np.array(counts), {}
+    all_hits, all_actual, all_predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    for name, hits, actual, predicted in zip(classes, all_hits, all_actual, all_predicted, strict=True):
+        for kind, count in (("precision", predicted), ("recall", actual)):
+            if count:
+                found[f"{kind}/{name}"] = wilson(hits / count, count)
+        if actual or predicted:
+            found[f"f1/{name}"] = f1_interval(hits, actual, predicted)
+    return found

@@ -10,6 +10,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from components.report_facts import MACHINE, STACK, calibration_error, gather
 from components.report_sections import report
+from components.report_words import all_intervals
 from components.run_record import Artifact, Run, Step
 from tests.browser import opened
 
@@ -146,6 +147,18 @@ def test_artifacts_that_are_gone_tell_nothing(tmp_path):
     facts = gather("moods", run, SETTINGS, "")
     assert facts.data.rows == {"train": 5} and not facts.data.characters and facts.training is None
     assert "5" in report(facts)
+
+
+def test_intervals_are_of_whatever_a_threshold_names():
+    found = all_intervals({
+        "confusion": {"classes": ["a", "b", "none"], "counts": [[15, 133, 0], [0, 81, 0], [0, 0, 0]]},
+        "intervals": {"accuracy": [0.1, 0.2]}, "slices": [
+            {"slice": "kind=seen", "intervals": {"bleu": [30.0, 34.0]}},
+            {"slice": "a=1, b=2", "intervals": {"bleu": [1, 2]}}]})
+    assert found["recall/a"] == pytest.approx((0.0624, 0.1605), abs=5e-5)   # 15 of 148, as in Newcombe's table
+    assert found["accuracy"] == [0.1, 0.2] and found["bleu/seen"] == [30.0, 34.0]
+    assert set(found) == {"accuracy", "bleu/seen", *(f"{kind}/{name}" for kind in ("precision", "recall", "f1")
+                                                    for name in "ab")}
 
 
 def test_the_calibration_error_is_exact():
