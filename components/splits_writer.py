@@ -333,7 +333,8 @@ def check_no_split_is_empty(written: dict[str, int], skipped: int) -> None:
         if count == 0:
             raise TextrailError(f"rows in the {split} split",
                                 f"none, of {sum(written.values()) + skipped:,} rows read, {skipped:,} skipped",
-                                "Give it a file with rows, a larger share in data.split, or more data.")
+                                "Give it a file with rows, a larger share in data.split, or more data; of text files, "
+                                "see in data.documents what counts as one.")
 
 
 def read_skipped(uri: str) -> dict[str | None, Counter[str]]:

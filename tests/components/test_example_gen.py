@@ -162,6 +162,9 @@ def test_split_without_rows(tmp_path):
     (tmp_path / "rows.csv").write_text("text,label\na,pos\n")
     with pytest.raises(TextrailError, match="expected rows in the validation split; received none, of 1 rows read"):
         run(settings(tmp_path / "rows.csv"), tmp_path / "out")
+    (tmp_path / "book.txt").write_text("One document.\n\nIts end.\n")
+    with pytest.raises(TextrailError, match=r"received none, of 1 rows read.* data\.documents what counts"):
+        run(pretraining_sections.Data(path=str(tmp_path / "book.txt")).model_dump(), tmp_path / "out")
 
 
 def test_documents_go_into_files_of_the_size_that_is_asked_for(tmp_path):
