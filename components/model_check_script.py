@@ -248,6 +248,26 @@ def widened(values, like):
     return np.pad(values, missing, constant_values=b"" if values.dtype == object else 0)
 
 
+def asked_by_graph(folder, columns):
+    """Answers of `serving_default` as TensorFlow Serving has them: its loader knows the graph and no Python objects.
+
+    Args:
+        folder: of the SavedModel.
+        columns: input → strings.
+    """
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
+        try:
+            loaded = tf.compat.v1.saved_model.loader.load(session, ["serve"], folder)
+            signature = loaded.signature_def["serving_default"]
+            return session.run({name: tensor.name for name, tensor in signature.outputs.items()},
+                               {signature.inputs[name].name: column for name, column in columns.items()})
+        except tf.errors.OpError as error:
+            said = error.message.removeprefix("Graph execution error:").strip().partition("\n")[0]
+            raise Failure(f"TensorFlow Serving cannot ask it: {said}") from error
+
+
 def main(folder, request_path):
     sys.meta_path.insert(0, Refuse)
     import tensorflow as tf
@@ -289,6 +309,8 @@ def main(folder, request_path):
         start = time.perf_counter()
         answers.append(ask([[column[index]] for column in rows]))
         seconds.append(time.perf_counter() - start)
+    by_graph = asked_by_graph(folder, dict(zip(inputs, rows, strict=True)))
+    shape.compare(rows[0], by_graph, together, ("in TensorFlow Serving", "in Python"))
     alone = {name: np.concatenate([widened(answer[name], together[name]) for answer in answers]) for name in together}
     shape.compare(rows[0], alone, together, ("alone", "in a batch"))
     if request["examples"] and shape.examples_are_rows:

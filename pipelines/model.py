@@ -1,4 +1,8 @@
-"""A pushed version in memory, with what its signatures take and give."""
+"""A pushed version in memory, with what its signatures take and give.
+
+It is loaded as TensorFlow Serving loads it, the graph in a session: what `tf.saved_model.load` makes of a model keeps
+its memory after the last reference to it is gone, 160 MB of each version of MiniLM, and a server sees many of them.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +15,24 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  # registers the tokenizer's ops
 from google import protobuf
 from google.protobuf import json_format
-from tensorflow.core.protobuf import saved_model_pb2
 
 from components.calls import bounded_calls
 from components.versions import read_manifest
 from modules.errors import TextrailError
+from modules.manifest import DEFAULT_SIGNATURE
 from pipelines.answers import ANSWERS
 
 # Bytes of the texts in one call, the shorter ones filled up to the longest: bounds the memory.
 CALL_BYTES = 16_384
 # What a row costs however short its text is, in the same unit.
 ROW_BYTES = 16
-GRAPH = "saved_model.pb"
 # One option, renamed between the versions of the two lines of the stack.
 PRINT_DEFAULTS = ("including_default_value_fields" if int(protobuf.__version__.split(".")[0]) < 5
                   else "always_print_fields_with_no_presence")
 
 
 class Model:
-    """A version, loaded.
+    """A version, loaded and asked once, so that nobody waits for the first call's preparations.
 
     Args:
         folder: of the version, local or a URI; its name is the number.
@@ -44,7 +47,7 @@ class Model:
         signature_def: signature → what TensorFlow Serving tells of it.
 
     Raises:
-        TextrailError: it is no model of this project, or does not load.
+        TextrailError: it is no model of this project, does not load, or does not answer.
     """
 
     def __init__(self, folder: str):
@@ -53,19 +56,35 @@ class Model:
         self.columns = [self.manifest[key] for key in ("text", "text_pair") if self.manifest.get(key)]
         self.names: list[str] = self.manifest.get("inputs", self.columns)
         self.answers = ANSWERS[self.manifest["shape"]](self.manifest)
+        graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=graph)
         try:
-            with tf.io.gfile.GFile(os.path.join(folder, GRAPH), "rb") as file:
-                graph = saved_model_pb2.SavedModel.FromString(file.read()).meta_graphs[0]
-            self._loaded = tf.saved_model.load(folder)   # its signatures live no longer than it does
+            with graph.as_default():
+                loaded = tf.compat.v1.saved_model.loader.load(self._session, ["serve"], folder)
         except Exception as error:
             raise TextrailError(f"a SavedModel that loads in {folder}", f"{type(error).__name__}: {error}",
                                 "Push another version, or delete this one.") from error
-        self.signature_def = {name: as_json(found) for name, found in sorted(graph.signature_def.items())}
-        self._outputs = {name: function.structured_outputs for name, function in self._loaded.signatures.items()}
+        self._signatures = {name: found for name, found in sorted(loaded.signature_def.items()) if found.inputs}
+        self.signature_def = {name: as_json(found) for name, found in sorted(loaded.signature_def.items())}
+        try:
+            self.ask(DEFAULT_SIGNATURE, {name: [b"a"] for name in self.names})
+        except tf.errors.OpError as error:
+            raise TextrailError(f"a model that answers in {folder}", in_short(error),
+                                "Push another version, or delete this one.") from error
+
+    @property
+    def signatures(self) -> list[str]:
+        """Those that can be asked: `signature_def` also tells of one that prepares the graph."""
+        return list(self._signatures)
 
     def inputs(self, signature: str) -> list[str]:
         """Names of the inputs of a signature."""
-        return list(self._loaded.signatures[signature].structured_input_signature[1])
+        return sorted(self._signatures[signature].inputs)
+
+    def shapes(self, signature: str) -> dict[str, tf.TensorShape]:
+        """Output of a signature → its shape, None where a size depends on the rows."""
+        return {name: tf.TensorShape(output.tensor_shape)
+                for name, output in sorted(self._signatures[signature].outputs.items())}
 
     def is_shareable(self, signature: str) -> bool:
         """Whether an answer is the same whoever shares the call.
@@ -73,12 +92,8 @@ class Model:
         It is where an output has as many values for each row, or a list for each row, which is as long as the longest
         and filled up with 0 or "".
         """
-        return all(output.shape.rank and output.shape[0] is None and output.shape[2:].is_fully_defined()
-                   for output in self._outputs[signature].values())
-
-    def size(self, signature: str, output: str, axis: int) -> int:
-        """Of an axis of an output that depends on no row."""
-        return self._outputs[signature][output].shape[axis]
+        return all(shape.rank and shape[0] is None and shape[2:].is_fully_defined()
+                   for shape in self.shapes(signature).values())
 
     def ask(self, signature: str, columns: Mapping[str, Sequence[bytes]]) -> dict[str, np.ndarray]:
         """Calls the model, as often as memory asks for.
@@ -108,14 +123,18 @@ class Model:
 
     def trimmed(self, signature: str, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of some rows of a call without what only the call's other rows were filled up for."""
-        lists = [name for name, output in self._outputs[signature].items()
-                 if output.shape.rank > 1 and output.shape[1] is None]
+        shapes = self.shapes(signature)
+        lists = [name for name, shape in shapes.items() if shape.rank and shape.rank > 1 and shape[1] is None]
         return {name: _trimmed(values) if name in lists else values for name, values in outputs.items()}
 
+    def close(self) -> None:
+        """Gives the memory back; nothing can be asked any more."""
+        self._session.close()
+
     def _call(self, signature: str, columns: Mapping[str, Sequence[bytes]]) -> dict[str, np.ndarray]:
-        outputs = self._loaded.signatures[signature](
-            **{name: tf.constant(column, tf.string) for name, column in columns.items()})
-        return {name: tensor.numpy() for name, tensor in outputs.items()}
+        found = self._signatures[signature]
+        return self._session.run({name: found.outputs[name].name for name in sorted(found.outputs)},
+                                 {found.inputs[name].name: column for name, column in columns.items()})
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -135,6 +154,11 @@ def _trimmed(values: np.ndarray) -> np.ndarray:
 
 def _blank(values: np.ndarray) -> Any:
     return b"" if values.dtype.kind in "OS" else 0
+
+
+def in_short(error: tf.errors.OpError) -> str:
+    """What a model said instead of answering, without the graph's nodes."""
+    return error.message.removeprefix("Graph execution error:").strip().partition("\n")[0]
 
 
 def as_json(message: Any) -> dict[str, Any]:

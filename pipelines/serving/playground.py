@@ -116,7 +116,7 @@ class Translation:
     button = "Translate"
 
     def __init__(self, model: Model):
-        self._layers, self._heads = (model.size("attention", "attention", axis) for axis in (1, 2))
+        self._layers, self._heads = model.shapes("attention")["attention"][1:3]
 
     def outputs(self) -> list[Any]:
         return [gr.Textbox(label="translation", lines=3, interactive=False, buttons=["copy"],
@@ -139,7 +139,8 @@ class Translation:
             if not text.strip() or len(text) > MAX_CHARACTERS:
                 return ""
             with watcher.use() as served:
-                found = await served.ask("attention", {served.model.inputs("attention")[0]: [text.encode()]})
+                name, = served.model.inputs("attention")
+                found = await served.ask("attention", {name: [text.encode("utf-8", "replace")]})
             weights = found["attention"][0]  # [layers, heads, target, source]
             # A version that came since may have fewer of them than there are to choose from.
             weights = weights[min(int(layer), len(weights)) - 1]  # [heads, target, source]

@@ -25,7 +25,7 @@ from modules.errors import TextrailError
 from pipelines.model import Model
 from pipelines.serving.batching import Limits
 from pipelines.serving.rest import BodyLimit, RestApi, error_response
-from pipelines.serving.watching import Watcher, ready
+from pipelines.serving.watching import Watcher
 from pipelines.workspace import Workspace
 
 # Requests in flight get this long to be answered when the server is told to stop.
@@ -71,7 +71,7 @@ def serve(paths: Workspace, place: Place, fix: str, tell: Tell) -> None:
     if version is None:
         raise TextrailError(f"a pushed model in {destination}", "none", fix)
     with _bound(place.host, place.port) as listener:
-        first = ready(os.path.join(destination, version))
+        first = Model(os.path.join(destination, version))
         with contextlib.suppress(KeyboardInterrupt):   # uvicorn raises the signal anew when it is done
             asyncio.run(_serve(paths, place, listener, first, destination, tell))
     tell("stopped")
@@ -149,9 +149,6 @@ def _add_page(app: Starlette, paths: Workspace, watcher: Watcher, place: Place, 
 
     with watcher.use() as served:
         model = served.model
-    if model.manifest["shape"] not in playground.PAGES:
-        tell(f"no page: there is none for {model.manifest['shape']}")
-        return None
     rows = examples(paths.pipeline_root, model.columns, model.manifest.get("label"),
                     masked=model.manifest["shape"] == "pretraining")
     return playground.mount(app, playground.build(paths.run, watcher, rows), place.most_bytes)

@@ -17,8 +17,7 @@ import tensorflow as tf
 
 from components.versions import versions
 from modules.errors import TextrailError
-from modules.manifest import DEFAULT_SIGNATURE
-from pipelines.model import Model
+from pipelines.model import Model, in_short
 from pipelines.serving.batching import Batcher, Columns, Limits, Outputs
 from pipelines.serving.errors import RestError, invalid, of_tensorflow
 
@@ -75,7 +74,7 @@ class Served:
         Raises:
             RestError: there is no such signature.
         """
-        if signature not in self.model.signature_def:
+        if signature not in self.model.signatures:
             raise invalid(f'Serving signature name: "{signature}" not found in signature def')
         return self.model.inputs(signature)
 
@@ -96,15 +95,16 @@ class Served:
         try:
             return self.model.trimmed(signature, await self._batchers[signature].ask(columns))
         except tf.errors.OpError as error:
-            raise of_tensorflow(error.error_code, error.message) from error
+            raise of_tensorflow(error.error_code, in_short(error)) from error
         except TextrailError as error:
             raise RestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from error
 
     async def close(self) -> None:
-        """Waits for the last answer, then ends."""
+        """Waits for the last answer, then gives the memory back."""
         await self._unused.wait()
         for batcher in self._batchers.values():
             await batcher.close()
+        self.model.close()
 
 
 class _Failure(NamedTuple):
@@ -190,7 +190,7 @@ class Watcher:
         loop = asyncio.get_running_loop()
         self.states[number] = State("LOADING")
         try:
-            model = await loop.run_in_executor(self._loading, ready, os.path.join(self._destination, str(number)))
+            model = await loop.run_in_executor(self._loading, Model, os.path.join(self._destination, str(number)))
         except Exception as error:
             LOGGER.exception("loading version %s", number)
             self.states[number] = State("END", str(error))
@@ -219,18 +219,6 @@ class Watcher:
         await asyncio.gather(*self._retiring, self._current.close())
         self._threads.shutdown()
         self._loading.shutdown(wait=False, cancel_futures=True)
-
-
-def ready(folder: str) -> Model:
-    """A version, loaded and asked once, so that nobody waits for the first call's preparations.
-
-    Raises:
-        TextrailError: see `Model`.
-        tf.errors.OpError: it does not answer.
-    """
-    model = Model(folder)
-    model.ask(DEFAULT_SIGNATURE, {name: [b"a"] for name in model.names})
-    return model
 
 
 def _sentence(error: Exception) -> str:

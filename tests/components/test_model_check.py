@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from tfx.types import standard_artifacts
 
 from components import model_check_script
 from components.model_check import SCRIPT, Executor, ModelCheck, check
+from modules import serving
 from modules.errors import TextrailError
+from modules.manifest import MANIFEST
+from modules.mask_filling import export_pretrainer
 from tests.components.conftest import serialized
 from tests.word_translator import make_word_translator
 
@@ -72,6 +76,18 @@ def test_a_pretrained_encoder_is_blessed(tmp_path, tiny_pretrainer, examples_art
     Executor().Do({"model": [model], "examples": [examples_artifact(tmp_path / "e", {"train": rows})]},
                   {"blessing": [blessing]}, {"settings": json.dumps({"data": {"text": "text"}})})
     assert blessing.get_int_custom_property("blessed") == 1
+
+
+def test_a_model_that_answers_in_python_and_not_in_tensorflow_serving_is_refused(tmp_path, tiny_pretrainer):
+    """As tf.saved_model.save writes one of Keras's variables: what restores them fills others."""
+    def plain_save(module, folder, signatures):
+        tf.saved_model.save(module, folder, signatures=dict(signatures))
+
+    with mock.patch.object(serving, "save", plain_save):
+        export_pretrainer(tiny_pretrainer[0], str(tmp_path / "m"), max_length=16, top=3, passes=3)
+    (tmp_path / "m" / MANIFEST).write_text((tiny_pretrainer[1] / MANIFEST).read_text())
+    with pytest.raises(TextrailError, match=r"TensorFlow Serving cannot ask it: .*Could not find variable"):
+        check(str(tmp_path / "m"), ["text"], [])
 
 
 @pytest.mark.parametrize("changes, sentence", [

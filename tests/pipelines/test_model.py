@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from modules.errors import TextrailError
 from modules.manifest import DEFAULT_SIGNATURE
@@ -45,3 +46,17 @@ def test_answers_that_do_not_fit_together_come_from_one_call(monkeypatch, tmp_pa
         b"the cat", b"the", b"the house"]
     with pytest.raises(TextrailError, match="3 rows with 22 bytes in the longest"):
         served.ask("attention", {"pt": [b"o gato", b"o", b"a casa"]})
+
+
+def test_a_model_that_its_graph_alone_cannot_restore_is_told(monkeypatch, tmp_path, tiny_pretrainer):
+    from modules import serving
+    from modules.mask_filling import export_pretrainer
+
+    def plain_save(module, folder, signatures):
+        tf.saved_model.save(module, folder, signatures=dict(signatures))
+
+    monkeypatch.setattr(serving, "save", plain_save)
+    folder = tmp_path / "1"
+    export_pretrainer(tiny_pretrainer[0], str(folder), max_length=16)
+    with pytest.raises(TextrailError, match=f"expected a model that answers in {folder}; received Could not find"):
+        model.Model(str(folder))

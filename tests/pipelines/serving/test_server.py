@@ -14,16 +14,15 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from benchmarks.serve import load, running
 from pipelines import cli, workspace
+from tests.browser import opened
 from tests.word_translator import MAX_SOURCE_TOKENS, WORDS, make_word_translator
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WHOLE = {"translation": "the cat", "score": -0.02, "translations": ["the cat"], "scores": [-0.02], "truncated": False}
 WAIT_MS = 1500   # Of the server of pairs: long enough to be told to stop meanwhile.
 LONG = "o gato " * MAX_SOURCE_TOKENS
@@ -151,6 +150,9 @@ def test_rows_columns_bytes_and_signatures(translator):
      "tensorflow/serving/classify. Was: tensorflow/serving/predict"),
     ("/words:predict", {"instances": ["a"], "signature_name": "x"}, 400,
      'Serving signature name: "x" not found in signature def'),
+    ("/words:predict", {"instances": ["a"], "signature_name": "__saved_model_init_op"}, 400,
+     'Serving signature name: "__saved_model_init_op" not found in signature def'),
+    ("/words/versions/" + "9" * 5000, None, 400, "Malformed request: GET /v1/models/words/versions/" + "9" * 5000),
     ("/words:predict", b"{", 400, "JSON Parse error: Expecting property name enclosed in double quotes at offset: 1"),
     ("/words:predict", {"instances": ["a" * 10_486]}, 413, "expected a body of at most 10,485 bytes; received 10,505 "
      "bytes. Send fewer rows at a time, or start the server with a larger --max-request-mb."),
@@ -203,7 +205,8 @@ def test_a_new_version_is_picked_up_and_a_broken_one_is_not(translator):
     assert ask(server, "/words:predict", {"inputs": ["o gato"]})[1]["outputs"]["translation"] == ["the tomcat"]
     assert "expected a model of this project" in ask(server, "/words")[1]["model_version_status"][0]["status"][
         "error_message"]
-    assert any(line.startswith("version 3 is not served, 2 is served on: expected ") for line in server.lines)
+    told = "version 3 is not served, 2 is served on; it is tried again in 60 s: expected "
+    assert any(line.startswith(told) for line in server.lines)
     shutil.rmtree(destination / "3")
 
 
@@ -236,36 +239,20 @@ def test_a_taken_port_and_a_run_without_model_are_told(tmp_path, monkeypatch, ca
                                       "default.\n")
 
 
-@contextmanager
 def open_page(server):
-    """The page in a browser; at the end nothing may have gone wrong in it, or been asked for elsewhere."""
-    if CHROMIUM is None or not importlib.util.find_spec("playwright") or not importlib.util.find_spec("gradio"):
-        pytest.skip("no Chromium on the PATH, or no playwright or gradio to go with it")
-    from playwright.sync_api import expect, sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1200, "height": 1000})
-        page.set_default_timeout(60_000)
-        origin, problems, requests = f"http://{server.host}:{server.port}/", [], []
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(origin)
-        yield page, expect
-        if (folder := os.environ.get("TEXTRAIL_SCREENSHOTS")) and page.title():
-            page.screenshot(path=f"{folder}/{page.title().split()[0]}.png", full_page=True)
-        assert problems == []
-        assert [url for url in requests if not url.startswith((origin, "data:", "blob:"))] == []
-        browser.close()
+    """The page in a browser; see `opened`."""
+    if not importlib.util.find_spec("gradio"):
+        pytest.skip("no Gradio, which the page is made with: the extra `playground`")
+    return opened(f"http://{server.host}:{server.port}/")
 
 
 def test_a_person_translates_on_the_page(translator):
-    with open_page(translator[0]) as (page, expect):
+    with open_page(translator[0]) as page:
+        page.get_by_role("heading", name="words").wait_for()   # Texts written before the page lives are lost.
         text, answered = page.locator("#text-0 textarea"), page.locator("#status .answered")
         said = page.locator("#translation textarea")
         page.get_by_role("button", name="<b>o</b> gato").click()
-        expect(text).to_have_value("<b>o</b> gato")
+        wait_for(lambda: text.input_value() == "<b>o</b> gato")
         # Of the data, blank, long and equal rows are no examples.
         assert page.get_by_role("button", name="o gato dorme").count() == 1
         page.get_by_role("button", name="Translate").click()
@@ -290,7 +277,8 @@ def test_a_person_translates_on_the_page(translator):
 def test_a_person_compares_two_texts_on_the_page(pairs):
     body = {"instances": [{"first": "a", "second": "a"}, {"first": "a", "second": "b"}]}
     assert [row["label"] for row in ask(pairs, "/pairs:predict", body)[1]["predictions"]] == ["<same>", "other"]
-    with open_page(pairs) as (page, _):
+    with open_page(pairs) as page:
+        page.get_by_role("heading", name="pairs").wait_for()
         for place in (0, 1):
             page.locator(f"#text-{place} textarea").fill("we left <i>early</i>")
         page.get_by_role("button", name="Compare").click()
@@ -304,7 +292,7 @@ def test_a_person_compares_two_texts_on_the_page(pairs):
 
 def test_the_end_answers_what_has_begun_and_waits_for_no_open_page(pairs):
     body = {"instances": [{"first": "a", "second": "a"}]}
-    with open_page(pairs) as (page, _), ThreadPoolExecutor(1) as client:
+    with open_page(pairs) as page, ThreadPoolExecutor(1) as client:
         page.get_by_role("button", name="Compare").wait_for()
         asked = client.submit(ask, pairs, "/pairs:predict", body)
         time.sleep(WAIT_MS / 3000)   # It is now waiting for others to share the call with.

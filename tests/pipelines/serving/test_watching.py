@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from pipelines.model import Model
 from pipelines.serving import watching
 from pipelines.serving.batching import Limits
 from pipelines.serving.errors import RestError
@@ -26,7 +27,7 @@ def watched(versions, destination, body):
     told = []
 
     async def main():
-        watcher = watching.Watcher("words", str(destination), Limits(), watching.ready(str(destination / "1")),
+        watcher = watching.Watcher("words", str(destination), Limits(), Model(str(destination / "1")),
                                    told.append)
 
         async def said(number=None):
