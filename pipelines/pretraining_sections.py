@@ -111,7 +111,8 @@ class Training(sections.Training):
 
 
 class Filling(Section):
-    top: int = Field(5, ge=1, le=100, description="Words that the model tells for each [MASK].")
+    top: int = Field(5, ge=1, le=100, description="Words that the model tells for each [MASK]. It is part of "
+                     "the model: another number trains anew.")
 
 
 class Evaluation(sections.Evaluation):
@@ -122,7 +123,8 @@ class Evaluation(sections.Evaluation):
         "documents: `masked_accuracy`, `masked_loss` (nats a token), `pseudo_perplexity` and, with "
         "`instances.next_sentence`, `next_accuracy`.")
     passes: int = Field(7, ge=1, le=64, description="Times that an example is read to judge all of its tokens, each "
-                        "time with another one of so many tokens masked.")
+                        "time with another one of so many tokens masked. It is part of the model: another number "
+                        "trains anew.")
     length_bands: Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(ascending)] = Field(
         default_factory=lambda: [32, 64, 96],
         description="Upper ends, in tokens and ascending, of the length bands that metrics are sliced by.")
