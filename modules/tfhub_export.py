@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from modules.bert import INPUTS, Bert, Pooling, pool
 from modules.checkpoints import Checkpoint
-from modules.manifest import DESCRIPTION
+from modules.manifest import DEFAULT_SIGNATURE, DESCRIPTION
+from modules.serving import save
 from modules.tokenization import Tokenizer, Vocabulary
 from modules.transformer import plain_operations
 from modules.weights import VOCABULARY, Slot, slots, write_description
@@ -62,7 +63,7 @@ def export_tfhub(checkpoint: Checkpoint, folder: str | Path, max_length: int, tr
         write_description(f"{target}/{DESCRIPTION}", checkpoint.config, checkpoint.vocabulary)
         root.vocab_file = tf.saved_model.Asset(f"{target}/{DESCRIPTION}/{VOCABULARY}")
         root.do_lower_case = tf.Variable(checkpoint.vocabulary.lower_case, trainable=False, name="do_lower_case")
-        tf.saved_model.save(root, target, signatures=root.signature)
+        save(root, target, {DEFAULT_SIGNATURE: root.signature})
 
 
 # The encoder.

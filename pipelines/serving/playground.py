@@ -268,13 +268,14 @@ def build(run: str, watcher: Watcher, examples: Sequence[Sequence[str]]) -> gr.B
                 inputs = [gr.Textbox(label=field.label, lines=3, max_lines=12, elem_id=f"text-{place}")
                           for place, field in enumerate(fields)]
                 button = gr.Button(page.button, variant="primary")
-                # Buttons of our own: that of gr.Examples in 6.17 has been seen to throw in the browser.
-                for row in examples:
-                    gr.Button(" | ".join(row), size="sm", elem_classes="example").click(
-                        partial(_taken, row), None, inputs, queue=False, api_visibility="private")
             with gr.Column():
                 outputs = page.outputs()
                 status = gr.HTML(elem_id="status")
+        # Below the answer, which a narrow window would otherwise have far from its button. Buttons of our own: that of
+        # gr.Examples in 6.17 has been seen to throw in the browser.
+        for row in examples:
+            gr.Button(" | ".join(row), size="sm", elem_classes="example").click(
+                partial(_taken, row), None, inputs, queue=False, api_visibility="private")
         asked = gr.on([button.click, *(field.submit for field in inputs)], ask, inputs, [*outputs, status],
                       concurrency_limit=None, api_name="ask")
         page.more(watcher, inputs, asked.then)
