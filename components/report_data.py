@@ -23,7 +23,7 @@ def data(facts: DataFacts) -> Html:
                       (facts.limit, f"{facts.limit_name} {facts.limit}") if facts.limit else None, _cut(facts))),
         grid(card(_leaks(facts), title="Rows that stand in two splits"),
              card(_vocabulary(facts), title="What the vocabulary covers")),
-        grid(card(_anomalies(facts), title="Anomalies"), card(_skipped(facts), title="Rows left out"))])
+        card(_anomalies(facts), title="Anomalies"), card(_skipped(facts), title="Rows left out")])
 
 
 def _rows(facts: DataFacts) -> Html:

@@ -138,10 +138,15 @@ def comparison_page(name: str, runs: Sequence[Run], groups: Mapping[str, Sequenc
     before, after = runs
     top = Html(f"<h1>{attribute(name)}</h1><p>Run {before.number} of {before.began:%Y-%m-%d %H:%M} and "
                f"run {after.number} of {after.began:%Y-%m-%d %H:%M}, side by side.</p>")
-    columns = ("", f"run {before.number}", f"run {after.number}", "difference")
-    sections = [(title, title.capitalize(), card(table(columns, [
-        [texts(line[0], 120), *(_value(title, value) for value in line[1:]), _difference(title, *line[1:])]
-        for line in lines], sortable=title in NUMBERS))) for title, lines in groups.items() if lines]
+    columns = ("", f"run {before.number}", f"run {after.number}")
+    sections = []
+    for title, lines in groups.items():
+        numbers = title in NUMBERS   # Of those a difference is more than that there is one.
+        rows = [[texts(line[0], 120), *(_value(title, value) for value in line[1:]),
+                 *[_difference(*line[1:])] * numbers] for line in lines]
+        if rows:
+            sections.append((title, title.capitalize(), card(table((*columns, *["difference"] * numbers), rows,
+                                                                   sortable=numbers))))
     return page(f"{name} · {before.number} and {after.number}", top, sections)
 
 
@@ -158,11 +163,9 @@ def _as_number(text: str) -> float | None:
         return None
 
 
-def _difference(title: str, before: str, after: str) -> Cell:
+def _difference(before: str, after: str) -> Cell:
     numbers = [_as_number(value) for value in (before, after)]
-    if title in NUMBERS:
-        return number(None if None in numbers else numbers[1] - numbers[0], "+.4f")   # type: ignore[operator]
-    return Cell("" if before == after else "≠")
+    return number(None if None in numbers else numbers[1] - numbers[0], "+.4f")   # type: ignore[operator]
 
 
 def compare(paths: Workspace, first: int, second: int) -> tuple[list[Table], Path]:
