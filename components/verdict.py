@@ -143,8 +143,9 @@ def verdict_sentence(verdict: Mapping[str, Any]) -> str:
     if not verdict["passed"]:
         return str(refusal(verdict))
     reason = verdict.get("not_comparable")
-    return (f"The model meets all {len(verdict['rows'])} thresholds on {verdict['examples']} examples "
-            f"of the {verdict['split']} split." + (f" The served model is not comparable: {reason}." if reason else ""))
+    bounds = f"all {count} thresholds" if (count := len(verdict["rows"])) > 1 else "its threshold"
+    return (f"The model meets {bounds} on {verdict['examples']} examples of the {verdict['split']} split."
+            + (f" The served model is not comparable: {reason}." if reason else ""))
 
 
 def refusal(verdict: Mapping[str, Any]) -> TextrailError:

@@ -460,6 +460,7 @@ def _tensorboard(options: argparse.Namespace) -> int:
 
     folder = logs(workspace.existing(options.run, options.workspace))
     print(f"logs of all executions: {folder}", flush=True)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")   # TensorFlow greets, which nobody asked for.
     # TensorBoard is a server of its own: it takes this process's place, and Ctrl-C is its to answer.
     os.execv(sys.executable, [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--port",
                               str(options.port)])
