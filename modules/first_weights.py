@@ -44,7 +44,8 @@ def look_at_neighbours(bert: Bert) -> None:
     bert.embeddings.positions.assign(math.sqrt(2) * config.initializer_range * table)
 
     qkv, heads = bert.blocks[0].attention.qkv, config.num_attention_heads
-    kernel = np.array(qkv.kernel).reshape(width, 3, heads, -1)  # [width, query key value, heads, head width]
+    # np.array would ask the variable for a copy, which Keras's do not know of.
+    kernel = np.asarray(qkv.kernel).reshape(width, 3, heads, -1).copy()  # [width, query key value, heads, head width]
     for head in range(heads):
         steps = (-1) ** head * (head // 2 + 1)
         for i, pair in enumerate(range(head, pairs, heads)[:kernel.shape[-1] // 2]):

@@ -20,10 +20,10 @@ def test_each_head_of_the_first_block_looks_at_a_neighbour(preset, steps):
     keras.utils.set_random_seed(1)
     bert = Bert(pretraining_config({"preset": preset, "positions": 40}, 100), with_pooler=False)
     look_at_neighbours(bert)
-    table = np.array(bert.embeddings.positions)  # [positions, width]
+    table = np.asarray(bert.embeddings.positions)  # [positions, width]
     assert table.std() == pytest.approx(deviation(table.shape[1]), rel=0.1)
     x = table / table.std(axis=1, keepdims=True)
-    queries, keys, _ = np.split(x @ np.array(bert.blocks[0].attention.qkv.kernel), 3, axis=1)
+    queries, keys, _ = np.split(x @ np.asarray(bert.blocks[0].attention.qkv.kernel), 3, axis=1)
     for query, key, step in zip(*(np.split(one, len(steps), axis=1) for one in (queries, keys)), steps, strict=True):
         inner = np.arange(2, 38)
         assert ((query @ key.T).argmax(axis=1)[inner] == inner + step).mean() > 0.9   # The rest is noise's.
@@ -34,4 +34,4 @@ def test_widths_and_heads_that_leave_a_rest_are_taken():
                                  num_attention_heads=5, intermediate_size=16)
     bert = Bert(config, with_pooler=False)
     look_at_neighbours(bert)
-    assert np.isfinite(np.array(bert.blocks[0].attention.qkv.kernel)).all()
+    assert np.isfinite(np.asarray(bert.blocks[0].attention.qkv.kernel)).all()

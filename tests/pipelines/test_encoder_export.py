@@ -90,7 +90,7 @@ def test_a_pretrained_encoder_goes_out_with_its_heads(tiny_pretrainer, tmp_path,
         assert json.loads((tmp_path / form / "textrail.json").read_text())["shape"] == "pretraining"
         found = read_encoder(str(tmp_path / form))
         np.testing.assert_array_equal(found.tensors["embeddings.word_embeddings.weight"],
-                                      np.array(model.bert.embeddings.words))
+                                      np.asarray(model.bert.embeddings.words))
         assert len(found.pretraining) == (7 if form == "hf" else 0)
     assert cli.main(["encoder", "show", str(tmp_path / "hf"), "--summary"]) == 0
     shown = capfd.readouterr().out
