@@ -128,8 +128,9 @@ class Encode:
 
     def __init__(self, preprocessing_fn: Callable[..., dict[str, Any]], names: Sequence[str], config: dict[str, Any]):
         self._names = names
+        # The graph and not what makes it: TensorFlow warns of a function that is traced anew for each of many runs.
         self._graph = tf.function(lambda columns: preprocessing_fn(columns, config), input_signature=[
-            {name: tf.TensorSpec([None, 1], tf.string) for name in names}])
+            {name: tf.TensorSpec([None, 1], tf.string) for name in names}]).get_concrete_function()
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         columns = zip(*rows, strict=True)
