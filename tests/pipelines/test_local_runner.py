@@ -110,7 +110,8 @@ def test_failures_are_one_sentence_and_the_log_has_the_traceback(launch, capfd, 
 
 def test_a_killed_run_is_taken_up_and_an_interrupted_one_says_so(launch, tiny, monkeypatch):
     code = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)   # Where the tests run in a shell's background it is ignored.
 sys.path.insert(0, {str(FOLDER)!r})
 from pathlib import Path
 import tiny_pipeline
