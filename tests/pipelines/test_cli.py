@@ -119,8 +119,10 @@ Pusher: done in <s>, peak <mb>"""), "\n".join(lines[1:13]))
 
 
 def test_ctrl_c_ends_a_run_with_130(run_file):
+    # Where the tests run in a shell's background, interrupts are ignored, and so they are by what is started there.
     process = subprocess.Popen(command("run", run_file, "--set", "description=sleeps"), cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while "Trainer: epoch" not in process.stdout.readline():
         assert process.poll() is None, process.stderr.read()
     time.sleep(1)
