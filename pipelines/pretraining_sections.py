@@ -34,16 +34,8 @@ class Data(sections.Data):
         "at a time.")
 
 
-class Vocabulary(Section):
-    size: int = Field(8000, ge=16, description="Wordpieces, special ones included; fewer where the training split "
-                      "gives no more.")
+class Vocabulary(sections.Vocabulary):
     lower_case: bool = Field(True, description="Lower-case texts and take accents away.")
-    min_count: int = Field(1, ge=1, description="Words that stand less often in the training split teach nothing.")
-    reserved: list[str] = Field(
-        default_factory=list, description="Pieces that are in the vocabulary whatever the texts, behind the special "
-        "ones; in brackets, `[NAME]`, so that no text has them.")
-    max_characters: int = Field(1000, ge=1, description="Different characters that are pieces, the most frequent ones; "
-                                "words with others are [UNK].")
 
 
 class Instances(Section):

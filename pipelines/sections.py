@@ -150,6 +150,19 @@ class GroupedData(Data):
         "of its values. No model reads it.")
 
 
+class Vocabulary(Section):
+    """What of a vocabulary that is learned does not depend on the kind of its pieces."""
+
+    size: int = Field(8000, ge=16, description="Pieces in a vocabulary, special ones included; fewer where the "
+                      "training split gives no more.")
+    min_count: int = Field(1, ge=1, description="Words that stand less often in the training split teach nothing.")
+    reserved: list[str] = Field(
+        default_factory=list, description="Pieces that are in the vocabulary whatever the texts, behind the special "
+        "ones; in brackets, `[NAME]`, so that no text has them.")
+    max_characters: int = Field(1000, ge=1, description="Different characters that are pieces, the most frequent ones; "
+                                "words with others are [UNK].")
+
+
 class Gate(Section):
     max_empty_text: Fraction = Field(
         0.01, description="Largest share of the rows read whose text is missing or blank, skipped ones included.")

@@ -21,20 +21,12 @@ class Data(sections.GroupedData):
     target: str = Field("target", description="Column or feature with its translation.")
 
 
-class Vocabulary(Section):
-    size: int = Field(8000, ge=16, description="Pieces in a vocabulary, special ones included; fewer where the "
-                      "training split gives no more.")
+class Vocabulary(sections.Vocabulary):
     joint: bool = Field(False, description="One vocabulary of both languages instead of one for each.")
     lower_case: bool = Field(False, description="Lower-case texts; translations are then lower-cased, too.")
     normalization: Literal["nfkc", "nfc", "none"] = Field(
         "nfkc", description="Unicode normalization of texts: `nfkc` also writes ligatures, full-width forms and the "
         "like as the characters they stand for.")
-    min_count: int = Field(1, ge=1, description="Words that stand less often in the training split teach nothing.")
-    reserved: list[str] = Field(
-        default_factory=list, description="Pieces that are in the vocabulary whatever the texts, behind the special "
-        "ones; in brackets, `[NAME]`, so that no text has them.")
-    max_characters: int = Field(1000, ge=1, description="Different characters that are pieces, the most frequent ones; "
-                                "words with others are [UNK].")
 
 
 class Model(Section):
