@@ -83,11 +83,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("run", metavar="NAME|FILE", help="a ready-made run, or a settings file of your own")
     run.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
                      help="another value for a setting, as YAML; repeatable")
+    cluster = argparse.ArgumentParser(add_help=False)
+    cluster.add_argument("--beam", metavar="RUNNER", help="where the data work is done: direct (this process), flink, "
+                         "spark, dataflow or prism; short for --set beam.runner=RUNNER")
 
     command = commands.add_parser("list", help="ready-made runs")
     command.set_defaults(command=_list)
 
-    command = commands.add_parser("run", parents=[run, place], help="run a pipeline on this machine")
+    command = commands.add_parser("run", parents=[run, place, cluster], help="run a pipeline")
     command.add_argument("--force", metavar="NODE", action="append", default=[],
                          help="run this component although cached; repeatable")
     command.add_argument("--fresh", action="store_true", help="run all components although cached")
@@ -147,7 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("encoder", help="bring a pretrained BERT in, look at one, take ours out")
     _add_encoder_commands(command.add_subparsers(metavar="COMMAND", required=True), place)
 
-    command = commands.add_parser("convert", help="prepare data once: rows to shuffled TFRecord files")
+    command = commands.add_parser("convert", parents=[cluster],
+                                  help="prepare data once: rows to shuffled TFRecord files")
     command.add_argument("source", metavar="NAME|FILE|DATA",
                          help="a run, whose data is meant, or data files: CSV, TSV or TFRecord, a pattern too")
     command.add_argument("out", metavar="OUT", help="folder to write")
@@ -267,7 +271,7 @@ def _run(options: argparse.Namespace) -> int:
     from pipelines import settings, workspace
     from pipelines.console import captured, open_view
 
-    loaded = settings.load(options.run, options.overrides)
+    loaded = settings.load(options.run, _overrides(options))
     paths = workspace.new(options.run, options.workspace)
     with paths.lock():
         paths.claim(settings.settings_file(options.run))
@@ -285,6 +289,11 @@ def _run(options: argparse.Namespace) -> int:
                     raise
                 status, sentence = FAILED, _logged(error, log)
     return _tell(sentence, status) if sentence else status
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    """All of `--set`; `--beam` is one of them, and comes first so that a `--set beam.…` goes with it."""
+    return ([f"beam.runner={options.beam}"] if options.beam else []) + options.overrides
 
 
 def _logged(error: Exception, log: Path) -> str:
@@ -306,7 +315,7 @@ def _build_and_run(options: argparse.Namespace, loaded: Settings, paths: Workspa
     builder = importlib.import_module(BUILDERS[loaded.shape])
     view.starting("looking at data, encoder and code")
     pipeline = builder.build(loaded, paths.run, paths, bool(options.force or options.fresh))
-    return local_runner.run(pipeline, view, view.log, options.force, options.fresh)
+    return local_runner.run(pipeline, view, view.log, options.force, options.fresh, loaded.beam.model_dump())
 
 
 def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, view: PlainView,
@@ -356,7 +365,8 @@ def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, vie
 def _run_again(options: argparse.Namespace) -> str:
     """The command that runs these very settings."""
     changes = (word for override in options.overrides for word in ("--set", override))
-    return shlex.join(["textrail", "run", options.run, *changes])
+    beam = ["--beam", options.beam] if getattr(options, "beam", None) else []
+    return shlex.join(["textrail", "run", options.run, *beam, *changes])
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -551,7 +561,7 @@ def _convert(options: argparse.Namespace) -> int:
     from pipelines import settings
     from pipelines.console import captured, ticking
 
-    loaded = settings.load_data(options.source, options.overrides)
+    loaded = settings.load_data(options.source, _overrides(options))
     with captured(os.devnull) as screen:
         with ticking(screen):
             from pipelines.convert import convert

@@ -7,11 +7,10 @@ import os
 import uuid
 from typing import Any, NamedTuple
 
-import apache_beam as beam
 import tensorflow as tf
 
 from components import files, splits_writer
-from components.beam_runner import run_beam_in_this_process
+from components.beam_runner import make_pipeline
 from components.rows import wanted
 from components.sources import make_source
 from components.tfrecord_folder import MANIFEST, Shard, manifest_text
@@ -55,7 +54,6 @@ def convert(settings: DataSettings, out: str, shard_mb: int) -> Converted:
         raise TextrailError("at least 1 MB in a shard", f"--shard-mb {shard_mb}", "64 suits most data.")
     out = out if files.is_uri(out) else os.path.abspath(os.path.expanduser(out))
     _check_free(out)
-    run_beam_in_this_process()
     data = settings.data.model_dump(exclude={"schema_file"})
     source, columns = make_source(data), wanted(data)
     made_from = {"data": data, "fingerprint": source.fingerprint()}
@@ -64,7 +62,7 @@ def convert(settings: DataSettings, out: str, shard_mb: int) -> Converted:
     beside = os.path.join(os.path.dirname(out), f".{os.path.basename(out)}.{uuid.uuid4().hex[:8]}")
     temp = os.path.join(beside, "temp")
     try:
-        with beam.Pipeline() as pipeline:
+        with make_pipeline(settings.beam.model_dump(), "convert") as pipeline:
             splits_writer.write_splits(pipeline, source, columns, pieces, plan, beside, temp)
         counts = splits_writer.finish(beside, temp, plan, skip=data["bad_rows"] == "skip")
         tf.io.gfile.rmtree(temp)

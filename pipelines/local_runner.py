@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import difflib
+import functools
 import json
 import re
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -23,16 +24,17 @@ from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.proto.orchestration import executable_spec_pb2
 
 from components.beam_runner import run_beam_in_this_process
 from components.code_fingerprint import executor_fingerprint
 from components.run_record import write_reason
 from modules.errors import TextrailError, is_interruption
+from pipelines.beam_operator import BeamOperator
+from pipelines.beam_sections import Beam
+from pipelines.failures import told
 
 State = Literal["waiting", "running", "cached", "done", "skipped", "failed", "interrupted"]
-
-# A TextrailError that Beam turned into text ends where Beam names the step, or where the traceback goes on.
-BURIED = re.compile(r"(?:^|[\s.'\"])TextrailError: (.*?)(?= \[while running |\n\n|\n\w*Traceback |\Z)", re.DOTALL)
 
 _proto: Any = metadata_store_pb2   # its names appear at run time
 
@@ -68,7 +70,8 @@ class Listener(Protocol):
         """A node's state is another one now."""
 
 
-def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (), fresh: bool = False) -> list[Node]:
+def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (), fresh: bool = False,
+        beam: Mapping[str, Any] | None = None) -> list[Node]:
     """Runs a pipeline until its end, the first failure or Ctrl-C.
 
     Args:
@@ -77,6 +80,7 @@ def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (),
         log: the file that standard error and logging go to; failure sentences name it.
         force: ids of nodes to run although cached.
         fresh: run all nodes although cached.
+        beam: the section `beam` of the settings: where the work of Beam's components is done; none is this process.
 
     Returns:
         All nodes; those after a failed or interrupted one are still waiting.
@@ -94,6 +98,7 @@ def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (),
     _show_code_to_cache(steps, deployment)
     connection = getattr(deployment.metadata_connection_config,
                          deployment.metadata_connection_config.WhichOneof("connection_config"))
+    operator: Any = functools.partial(BeamOperator, beam=beam or Beam().model_dump())
     nodes = [Node(step.node_info.id) for step in steps]
     listener.begin(nodes)
     for step, node in zip(steps, nodes, strict=True):
@@ -105,7 +110,8 @@ def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (),
                 pipeline_node=step, mlmd_connection=metadata.Metadata(connection), pipeline_info=graph.pipeline_info,
                 pipeline_runtime_spec=graph.runtime_spec,
                 executor_spec=runner_utils.extract_executor_spec(deployment, node.id),
-                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node.id)).launch()
+                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node.id),
+                custom_executor_operators={executable_spec_pb2.BeamExecutableSpec: operator}).launch()
             node.state, node.note = _outcome(connection, execution)
         except (KeyboardInterrupt, Exception) as error:
             if is_interruption(error):
@@ -186,17 +192,8 @@ def sentence(error: BaseException, log: Path) -> str:
     Returns:
         The TextrailError's message alone; for other exceptions their type and last line, and where the log is.
     """
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    for link in chain:
-        if isinstance(link, TextrailError):
-            return str(link)
-    for link in chain:
-        if buried := BURIED.findall(str(link)):
-            return buried[-1].strip()
+    if ours := told(error):
+        return ours
     line = _last_line(str(error))
     if not re.match(r"[\w.]*(Error|Exception)\b", line):
         line = f"{type(error).__name__}: {line}" if line else type(error).__name__

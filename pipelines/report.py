@@ -22,13 +22,15 @@ FILE = "report.html"
 def command(run: str, told: Mapping[str, Any], file: str) -> str:
     """One line that repeats a run: its name and all settings that are not those of its file, the seed always.
 
+    What the model's card says and where the data work was done change nothing in it and are left out.
+
     Args:
         run: name of the run.
         told: settings in force.
         file: of the settings; its path stands for the name of a run that is not ready-made.
     """
     name = run if run in settings.ready_made() else file
-    now = {key: value for key, value in flat(told) if key != "shape" and not key.startswith("card.")}
+    now = {key: value for key, value in flat(told) if key != "shape" and not key.startswith(("card.", "beam."))}
     try:
         before = dict(flat(settings.load(name, check_files=False).model_dump(mode="json")))
     except (TextrailError, OSError):   # The file is gone, or is none any more; the page has all settings.

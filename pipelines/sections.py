@@ -12,9 +12,11 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from components.rows import ROLES
+from pipelines.beam_sections import Beam
+from pipelines.section import Section
 
 FILE_SOURCES = ("csv", "tfrecord", "grammar", "text")   # Those that read `data.path`.
 
@@ -58,12 +60,6 @@ def ascending(bands: list[int]) -> list[int]:
     if not bands or bands != sorted(set(bands)):
         raise ValueError(f"at least one number, ascending, received {bands}")
     return bands
-
-
-class Section(BaseModel):
-    """A group of keys. Unknown keys are errors, so that a typing mistake is never taken for a default."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
 class SplitShares(Section):
@@ -275,11 +271,15 @@ class Card(Section):
 
 
 class DataSettings(Section):
-    """The keys of `Settings` that decide which rows are read, and in which order they are written."""
+    """The keys of `Settings` that decide which rows are read, in which order they are written, and where that is done.
+    """
 
     shape: str = Field(..., description="Kind of pipeline.")
     seed: int = Field(42, description="Seed of shuffling, dropout and new weights.")
     data: Data = Field(..., description="What is read.")
+    beam: Beam = Field(default_factory=Beam, description="Where the data work is done, see `docs/cluster.md`; changes "
+                       "neither what comes out nor what is taken from the cache.")
+
 
 
 class Settings(DataSettings):

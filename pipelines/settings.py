@@ -93,15 +93,15 @@ def load_data(name_or_path: str, overrides: Sequence[str] = ()) -> DataSettings:
     Args:
         name_or_path: name of a ready-made run, path to a settings file, or path or pattern of data files. Names with
             `.csv`, `.tsv` or `tfrecord` say what such files are; of others `data.source` must be among the overrides.
-        overrides: `key=value` as `load` takes them, of `data`, `seed` and `shape`.
+        overrides: `key=value` as `load` takes them, of `data`, `beam`, `seed` and `shape`.
 
     Raises:
         SettingsError: wrong keys, values or paths.
         TextrailError: no such run or file, or an override of something else.
     """
     for override in overrides:
-        if not re.match(r"\s*(data\.|seed\b|shape\b)", override):
-            raise TextrailError("--set data.KEY=VALUE, --set seed=VALUE or --set shape=VALUE", f"--set {override}",
+        if not re.match(r"\s*(data\.|beam\.|seed\b|shape\b)", override):
+            raise TextrailError("--set data.KEY=VALUE, beam.KEY=VALUE, seed=VALUE or shape=VALUE", f"--set {override}",
                                 "Nothing else matters to the rows.")
     source = _data_source(name_or_path)
     is_run = name_or_path in ready_made() or name_or_path.endswith((".yaml", ".yml"))

@@ -13,7 +13,7 @@ from pipelines.shapes import DEFAULT, SHAPES
 
 TABLE = ("| key | value | default | meaning |", "|---|---|---|---|")
 ORDER = ("data", "gate", "encoder", "vocabulary", "instances", "masking", "model", "training", "decoding",
-         "filling", "evaluation", "push", "card")
+         "filling", "evaluation", "push", "card", "beam")
 SHAPE = "Kind of pipeline, which decides what other keys there are: see below."
 
 INTRODUCTION = """\

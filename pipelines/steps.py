@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from pipelines.workspace import Workspace
 
 
+# Sections that no model depends on.
+NO_RECIPE = {"push", "description", "card", "beam"}
+
+
 class WayIn(NamedTuple):
     """Rows that passed the gate.
 
@@ -156,7 +160,7 @@ def _report(settings: Settings, run: str, paths: Workspace, rows: WayIn, made: S
     examples, statistics, _, anomalies, gate = rows.components
     outputs = {key: channel for maker in made for key, channel in maker.outputs.items()}
     return RunReport(
-        run=run, settings=settings.model_dump(mode="json"), command=command_of(settings, paths),
+        run=run, settings=settings.model_dump(mode="json", exclude={"beam"}), command=command_of(settings, paths),
         metadata=str(paths.metadata), examples=examples.outputs["examples"],
         statistics=statistics.outputs["statistics"], anomalies=anomalies.outputs["anomalies"],
         gate=gate.outputs["blessing"], evaluation=evaluator.outputs["evaluation"],
@@ -174,6 +178,6 @@ def _recipe(settings: Settings, makers: Sequence[BaseComponent], functions: Sequ
     """Names all that a model is made from: settings, what is read, and code."""
     code = [code_fingerprint(function) for function in functions]
     code += [executor_fingerprint(maker.EXECUTOR_SPEC.class_path) for maker in makers]
-    parts: dict[str, Any] = {"settings": settings.model_dump(exclude={"push", "description", "card"}), "code": code,
+    parts: dict[str, Any] = {"settings": settings.model_dump(exclude=NO_RECIPE), "code": code,
                              **fingerprints}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -13,6 +13,7 @@ import pytest
 
 from modules.errors import TextrailError
 from pipelines import classification_sections
+from pipelines.beam_sections import Beam
 from pipelines.workspace import Workspace, last_evaluation
 
 FOLDER = Path(__file__).parent
@@ -106,6 +107,24 @@ def test_failures_are_one_sentence_and_the_log_has_the_traceback(launch, capfd, 
     assert "Traceback (most recent call last)" in capfd.readouterr().err
     assert last_evaluation(launch.paths) is None
     assert states(launch()[0]) == ["cached", "done", "done", "done"]
+
+
+def test_a_lost_job_begins_again_without_its_half_output(launch):
+    nodes, _ = launch("loses", beam=Beam(retries=1).model_dump())
+    assert states(nodes) == ["done"] * 4
+    made = launch.paths.pipeline_root / "Trainer" / "model"
+    assert [path.name for path in made.glob("*/*")] == ["weights"], "what the first attempt left is gone"
+
+
+def test_a_row_that_cannot_be_used_is_not_tried_again(launch, capfd):
+    assert states(launch("beams", beam=Beam(retries=5).model_dump())[0])[1] == "failed"
+    assert "begins again" not in "".join(capfd.readouterr())
+
+
+def test_where_the_work_is_done_is_not_in_the_cache_key(launch):
+    assert states(launch()[0]) == ["done"] * 4
+    elsewhere = Beam(parallelism=2, retries=3, options={"max_cache_memory_usage_mb": 1}).model_dump()
+    assert states(launch(beam=elsewhere)[0]) == ["cached"] * 4
 
 
 def test_a_killed_run_is_taken_up_and_an_interrupted_one_says_so(launch, tiny, monkeypatch):

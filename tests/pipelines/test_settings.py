@@ -335,7 +335,7 @@ def test_data_files_say_what_they_are_or_are_told(tmp_path):
             (str(odd), [], r"data\.source: expected `csv`, `tfds`, `tfrecord` or `grammar`; received nothing"),
             (str(tmp_path / "no.csv"), [], r"data\.path: expected a file at .*received no 'no\.csv' in"),
             ("reveiws", [], "Did you mean reviews"),
-            ("reviews", ["training.epochs=2"], r"--set seed=VALUE or --set shape=VALUE; received --set training"),
+            ("reviews", ["training.epochs=2"], r"seed=VALUE or shape=VALUE; received --set training"),
             ("reviews", ["data.pth=x"], r"Did you mean data\.path")):
         with pytest.raises(TextrailError, match=sentence):
             settings.load_data(source, overrides)

@@ -1,7 +1,8 @@
 """A pipeline of real TFX components that do next to nothing, for tests of what runs and shows pipelines.
 
 `settings.description` says what the Trainer does: "well", "fails" (TextrailError), "breaks" (another exception),
-"beams" (TextrailError inside a Beam DoFn) or "sleeps" (a minute).
+"beams" (TextrailError inside a Beam DoFn), "loses" (a Beam job that fails the first time, for no reason of ours) or
+"sleeps" (a minute).
 """
 
 # ruff: noqa: RUF012  # TFX declares specs as plain dicts
@@ -88,11 +89,23 @@ class Train(base_beam_executor.BaseBeamExecutor):
         if how == "beams":
             with self._make_beam_pipeline() as graph:
                 graph | beam.Create([1]) | "Look" >> beam.Map(_fail)
+        if how == "loses":
+            with self._make_beam_pipeline() as graph:
+                graph | beam.Create([output_dict["model"][0].uri]) | "Lose" >> beam.Map(_lose_once)
         Path(output_dict["model"][0].uri, "weights").write_text("1")
 
 
 def _fail(_):
     raise TextrailError(*ERROR)
+
+
+def _lose_once(folder):
+    """Leaves half an output and fails, unless it has before."""
+    met = Path(folder).parent / "met"
+    if not met.exists():
+        met.touch()
+        Path(folder, "half").touch()
+        raise OSError("the worker is gone")
 
 
 class Evaluate(base_executor.BaseExecutor):
