@@ -25,6 +25,16 @@ def executor_fingerprint(class_path: str, project: Path = PROJECT) -> str:
     return code_fingerprint(class_path.removesuffix("_Executor"), project) if is_local else ""
 
 
+def project_fingerprint(project: Path = PROJECT) -> str:
+    """Hashes all source files of the local packages, as sha256 in hexadecimal digits: whether two machines have the
+    same code."""
+    digest = hashlib.sha256()
+    for path in sorted(path for package in LOCAL_PACKAGES for path in (project / package).rglob("*.py")):
+        digest.update(f"{path.relative_to(project).as_posix()} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def code_fingerprint(function: str, project: Path = PROJECT) -> str:
     """Hashes the source that a function runs, without importing it.
 

@@ -64,6 +64,9 @@ class Beam(Section):
     retries: int = Field(
         0, ge=0, description="How often a component whose job failed, though not for a row or a setting, begins again. "
         "What a cluster itself tries again is the cluster's setting, see `docs/cluster.md`.")
+    artifacts: Location | None = Field(
+        None, description="Folder or URI that this machine and all workers reach, for what the components make; none "
+        "is the run's workspace.")
     temp_location: Location | None = Field(
         None, description="Where the runner keeps temporary files; `dataflow` needs it.")
     staging_location: Location | None = Field(

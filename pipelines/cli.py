@@ -161,6 +161,10 @@ def _parser() -> argparse.ArgumentParser:
                          help="text in a file, before compression; so much is held in memory (default: 64)")
     command.set_defaults(command=_convert)
 
+    command = commands.add_parser("workers", help="a pool of Beam workers, for beam.environment=EXTERNAL")
+    command.add_argument("--port", metavar="N", type=int, default=50000, help="default: 50000")
+    command.set_defaults(command=_workers)
+
     command = commands.add_parser("doctor", parents=[place], help="what is installed, what is missing, and the fix")
     command.set_defaults(command=_doctor)
     return parser
@@ -309,13 +313,19 @@ def _build_and_run(options: argparse.Namespace, loaded: Settings, paths: Workspa
     sys.argv = sys.argv[:1]
     from absl import logging
 
-    from pipelines import local_runner
+    from pipelines import local_runner, preflight, steps
+    from pipelines.beam_sections import shown
 
     logging.set_verbosity(logging.INFO)
     builder = importlib.import_module(BUILDERS[loaded.shape])
     view.starting("looking at data, encoder and code")
     pipeline = builder.build(loaded, paths.run, paths, bool(options.force or options.fresh))
-    return local_runner.run(pipeline, view, view.log, options.force, options.fresh, loaded.beam.model_dump())
+    place = loaded.beam.model_dump()
+    if loaded.beam.runner != "direct" and loaded.beam.preflight_seconds:
+        view.starting(f"asking a worker of {shown(loaded.beam)}")
+        view.say(str(preflight.check(place, steps.artifacts_root(loaded, paths),
+                                     preflight.files_read(loaded, paths.destination()))))
+    return local_runner.run(pipeline, view, view.log, options.force, options.fresh, place)
 
 
 def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, view: PlainView,
@@ -574,6 +584,17 @@ def _convert(options: argparse.Namespace) -> int:
               + yaml.safe_dump({"shape": loaded.shape, "data": done.data}, sort_keys=False, allow_unicode=True),
               file=screen)
     return OK
+
+
+def _workers(options: argparse.Namespace) -> int:
+    # Beam's pool starts its workers as plain `python`: that must be ours, and find this project from any folder.
+    paths = {"PATH": os.path.dirname(sys.executable), "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    for name, first in paths.items():
+        os.environ[name] = os.pathsep.join(filter(None, (first, os.environ.get(name))))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    print(f"a pool of workers on port {options.port}; Ctrl-C ends it", flush=True)
+    os.execv(sys.executable, [sys.executable, "-W", "ignore", "-m", "apache_beam.runners.worker.worker_pool_main",
+                              f"--service_port={options.port}"])
 
 
 def _doctor(options: argparse.Namespace) -> int:
