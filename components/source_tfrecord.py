@@ -79,11 +79,11 @@ class TfrecordSource:
         path, sha256 = piece.where
         digest = hashlib.sha256() if sha256 else None
         for record in read_records(path, digest):
-            features = _features(record.data)
+            features = features_of(record.data)
             try:
                 if features is None:
                     raise ValueError("not a serialized tf.Example")
-                values = [_text(features, name, ROLES[role].text) for name, role in zip(*self._columns, strict=True)]
+                values = [text_of(features, name, ROLES[role].text) for name, role in zip(*self._columns, strict=True)]
                 yield checked_row(values, self._columns, self._label_names)
             except ValueError as reason:
                 yield BadRow(path, record.number, record.number, str(reason), self._preview(record), record.offset)
@@ -110,7 +110,7 @@ class TfrecordSource:
             records = list(islice(read_records(path), SAMPLE))
             if not records:
                 continue
-            found = sorted({name for record in records for name in _features(record.data) or ()})
+            found = sorted({name for record in records for name in features_of(record.data) or ()})
             for name in self._columns.names:
                 if name not in found:
                     raise TextrailError(
@@ -123,14 +123,14 @@ class TfrecordSource:
 
     def _preview(self, record: Record) -> str:
         """The wanted features as the record has them; the record itself if it is no tf.Example."""
-        features = _features(record.data)
+        features = features_of(record.data)
         if features is None:
             return record.data[:PREVIEW_CHARS].decode("utf-8", "backslashreplace")
         shown = [f"{name}: {', '.join(map(_shown, _values(features, name)[1]))}" for name in self._columns.names]
         return " | ".join(shown)[:PREVIEW_CHARS]
 
 
-def _features(data: bytes) -> Any:
+def features_of(data: bytes) -> Any:
     """Name → feature of a serialized tf.Example; none if it is not one."""
     import tensorflow as tf  # not above: a fingerprint needs none of it
     from google.protobuf.message import DecodeError
@@ -150,7 +150,7 @@ def _values(features: Any, name: str) -> tuple[str, Any]:
     return kind or "", getattr(feature, kind).value if kind else []
 
 
-def _text(features: Any, name: str, free_text: bool) -> str:
+def text_of(features: Any, name: str, free_text: bool) -> str:
     """The one value of a feature as text, the empty text where there is none.
 
     Raises:

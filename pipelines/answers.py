@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 # As `modules.mask_filling` has it, which could not be imported without TensorFlow.
 MASK = "[MASK]"
 
+Values = Sequence[str | float]   # Of one column for one row: one, none where there is nothing, or one for each mask.
+
 
 class Prediction(NamedTuple):
     """A classifier's answer to one text.
@@ -68,8 +70,8 @@ class Answers(Protocol):
     def read(self, outputs: Mapping[str, Any], rows: Sequence[Sequence[str]]) -> Iterator[Any]:
         """The answers in outputs of `serving_default`, one for each of the rows of texts that it was asked."""
 
-    def fields(self, answer: Any) -> list[str]:
-        """The values of `columns`."""
+    def values(self, answer: Any) -> list[Values]:
+        """The values of each of `columns`."""
 
     def line(self, answer: Any, texts: Sequence[str]) -> str:
         """What a person is told of the answer to some texts."""
@@ -94,9 +96,8 @@ class Predictions:
             by_class = {name.decode(): float(value) for name, value in zip(classes, scores, strict=True)}
             yield Prediction(label.decode(), float(score), by_class)
 
-    def fields(self, answer: Prediction) -> list[str]:
-        scores = (answer.score, *(answer.scores[name] for name in self._classes))
-        return [answer.label, *(f"{score:.6f}" for score in scores)]
+    def values(self, answer: Prediction) -> list[Values]:
+        return [[answer.label], [answer.score], *([answer.scores[name]] for name in self._classes)]
 
     def line(self, answer: Prediction, texts: Sequence[str]) -> str:
         return f"{answer.label:<{self._width}}  {answer.score:>6.1%}  {_shortened(' | '.join(texts))}"
@@ -124,9 +125,9 @@ class Translations:
                       if said or place == 0]
             yield Translated(**n_best[0], n_best=n_best, truncated=bool(truncated))
 
-    def fields(self, answer: Translated) -> list[str]:
-        found = [field for one in answer.n_best for field in (one["translation"], f"{one['score']:.6f}")]
-        return found + [""] * (len(self.columns) - len(found))
+    def values(self, answer: Translated) -> list[Values]:
+        found: list[Values] = [[value] for one in answer.n_best for value in (one["translation"], one["score"])]
+        return found + [[]] * (len(self.columns) - len(found))
 
     def line(self, answer: Translated, texts: Sequence[str]) -> str:
         """The translation and nothing else; of several each with its score, a line for each."""
@@ -156,12 +157,11 @@ class Fillings:
                      for some, values in zip(words[:count], probabilities[:count], strict=True)]
             yield Filled(fill(text, [mask["words"][0] for mask in masks]), masks, bool(truncated))
 
-    def fields(self, answer: Filled) -> list[str]:
-        """The text; then the likeliest words of all masks with a space between them, and so on for each place."""
-        found = [answer.filled]
+    def values(self, answer: Filled) -> list[Values]:
+        """The text; then the likeliest words of all masks and their probabilities, and so on for each place."""
+        found: list[Values] = [[answer.filled]]
         for place in range(len(self.columns) // 2):
-            found.append(" ".join(mask["words"][place] for mask in answer.masks))
-            found.append(" ".join(f"{mask['probabilities'][place]:.6f}" for mask in answer.masks))
+            found += [[mask[key][place] for mask in answer.masks] for key in ("words", "probabilities")]
         return found
 
     def line(self, answer: Filled, texts: Sequence[str]) -> str:
@@ -179,6 +179,16 @@ class Fillings:
         lost = f" and keeps its {MASK}s" if MASK in answer.filled else ""
         return f"longer than the {self._longest} tokens that the model reads: its end is not read{lost}" \
             if answer.truncated else ""
+
+
+def as_fields(values: Sequence[Values]) -> list[str]:
+    """The values of columns as text.
+
+    Example:
+        >>> as_fields([["pos"], [0.75], [], ["good", "bad"]])
+        ['pos', '0.750000', '', 'good bad']
+    """
+    return [" ".join(value if isinstance(value, str) else f"{value:.6f}" for value in several) for several in values]
 
 
 def fill(text: str, words: Sequence[str]) -> str:

@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--port", metavar="PORT", type=int, default=6006, help="0 takes a free one (default: 6006)")
     command.set_defaults(command=_tensorboard)
 
-    command = commands.add_parser("predict", parents=[place], help="ask the pushed model")
+    command = commands.add_parser("predict", parents=[place, cluster], help="ask the pushed model")
     command.add_argument("run", metavar="RUN")
     command.add_argument("texts", metavar="TEXT", nargs="*")
     command.add_argument("--text-a", metavar="TEXT", help="first text, for models that read pairs")
@@ -140,6 +140,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", metavar="OUT", help="with --file: its rows with the answers: label, score and each "
                          "class's score, or translation and score, or the filled text with words and probabilities")
     command.add_argument("--json", action="store_true", help="one JSON object a line")
+    command.add_argument("--input", metavar="FILE", nargs="+", default=[], help="files of any number and size, "
+                         "patterns too: CSV and TSV as --file, .txt with a text a line, TFRecords; by Beam, see --beam")
+    command.add_argument("--output", metavar="DIR", help="with --input: folder for its rows with the answers, in parts "
+                         "whose names sort as the rows stand; begun ones are finished")
+    command.add_argument("--format", choices=("csv", "text", "tfrecord"), help="of --input where names do not tell")
+    command.add_argument("--part-mb", metavar="MB", type=int, default=16,
+                         help="text in a part of --output; so much is held in memory (default: 16)")
+    command.add_argument("--set", dest="overrides", metavar="beam.KEY=VALUE", action="append", default=[],
+                         help="another value for where Beam works (default: as the run had it); repeatable")
     command.set_defaults(command=_predict)
 
     command = commands.add_parser("serve", parents=[place], help="the pushed model over HTTP, and a page to try it on")
@@ -491,24 +500,52 @@ def _predict(options: argparse.Namespace) -> int:
     from pipelines.console import captured
 
     pair = [text for text in (options.text_a, options.text_b) if text is not None]
-    ways = (bool(options.texts), bool(pair), bool(options.file))
-    if sum(ways) != 1 or len(pair) == 1 or bool(options.file) != bool(options.out) or (options.file and options.json):
-        raise TextrailError("texts, or --text-a with --text-b, or --file with --out and without --json",
-                            "another combination", f'For example: textrail predict {options.run} "a fine film".')
+    ways = (bool(options.texts), bool(pair), bool(options.file), bool(options.input))
+    to_files = options.file or options.input
+    if (sum(ways) != 1 or len(pair) == 1 or bool(options.file) != bool(options.out)
+            or bool(options.input) != bool(options.output) or (to_files and options.json)):
+        raise TextrailError("texts, or --text-a with --text-b, or --file with --out, or --input with --output, the "
+                            "last two without --json", "another combination",
+                            f'For example: textrail predict {options.run} "a fine film".')
     _check_utf8([*options.texts, *pair])
     paths = workspace.existing(options.run, options.workspace)
     fix = f"Push one with `textrail run {options.run}`; `textrail metrics {options.run}` tells why one was refused."
+    if options.input:
+        return _predict_files(options, paths, fix)
     # TensorFlow greets on standard error, which nobody asked for; exceptions still say what is wrong.
     with captured(os.devnull) as screen:
-        from pipelines.predict import Dialect, Predictor, predict_file
+        from pipelines.predict import Dialect, Predictor, newest_version, predict_file
 
-        predictor = Predictor(paths.destination(), fix)
+        predictor = Predictor(newest_version(paths.destination(), fix))
         if options.file:
             rows, warning = predict_file(predictor, options.file, options.out, Dialect.of(paths))
             print(f"{rows} rows with {predictor.answers.what} in {options.out}", file=screen)
         else:
             warning = _predict_texts(options, pair, predictor, screen)
     return _tell(f"warning: {warning}", OK) if warning else OK
+
+
+def _predict_files(options: argparse.Namespace, paths: Workspace, fix: str) -> int:
+    from components import files
+    from pipelines import settings
+    from pipelines.console import captured, ticking
+
+    recorded = json.loads(paths.settings.read_text("utf-8")) if paths.settings.exists() else {}
+    place = settings.load_beam(recorded.get("beam", {}), _overrides(options))
+    inputs, output = ([path if files.is_uri(path) else os.path.abspath(os.path.expanduser(path)) for path in some]
+                      for some in (options.input, [options.output]))
+    with captured(paths.new_log()) as screen, ticking(screen):
+        from pipelines import bulk, preflight
+        from pipelines.predict import Dialect
+
+        if place.runner != "direct" and place.preflight_seconds:
+            first = [found[0].path for found in map(files.find, inputs) if found]
+            print(preflight.check(place.model_dump(), output[0], first), file=screen)
+        done = bulk.predict_files(paths.destination(), fix, inputs, output[0], place.model_dump(), Dialect.of(paths),
+                                  options.format, options.part_mb)
+        kept = f", {done.kept} of them from before" if done.kept else ""
+        print(f"{done.rows:,} rows in {done.parts} parts{kept}: {output[0]}", file=screen)
+    return _tell(f"warning: {done.warning}", OK) if done.warning else OK
 
 
 def _check_utf8(texts: Sequence[str]) -> None:

@@ -17,10 +17,9 @@ from google import protobuf
 from google.protobuf import json_format
 
 from components.calls import bounded_calls
-from components.versions import read_manifest
 from modules.errors import TextrailError
 from modules.manifest import DEFAULT_SIGNATURE
-from pipelines.answers import ANSWERS
+from pipelines.described import Described
 
 # Bytes of the texts in one call, the shorter ones filled up to the longest: bounds the memory.
 CALL_BYTES = 16_384
@@ -31,19 +30,14 @@ PRINT_DEFAULTS = ("including_default_value_fields" if int(protobuf.__version__.s
                   else "always_print_fields_with_no_presence")
 
 
-class Model:
+class Model(Described):
     """A version, loaded and asked once, so that nobody waits for the first call's preparations.
 
     Args:
         folder: of the version, local or a URI; its name is the number.
 
     Attributes:
-        folder: as given.
         number: of the version.
-        manifest: what the model says about itself, see `read_manifest`.
-        columns: of the data, in the order in which they are read.
-        names: of the inputs of `serving_default`, one for each column.
-        answers: how its answers are read and shown.
         signature_def: signature → what TensorFlow Serving tells of it.
 
     Raises:
@@ -51,11 +45,8 @@ class Model:
     """
 
     def __init__(self, folder: str):
-        self.folder, self.number = folder, int(os.path.basename(folder.rstrip("/")))
-        self.manifest = read_manifest(folder)
-        self.columns = [self.manifest[key] for key in ("text", "text_pair") if self.manifest.get(key)]
-        self.names: list[str] = self.manifest.get("inputs", self.columns)
-        self.answers = ANSWERS[self.manifest["shape"]](self.manifest)
+        super().__init__(folder)
+        self.number = int(os.path.basename(folder.rstrip("/")))
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph)
         try:

@@ -18,33 +18,47 @@ from components.source_csv import open_rows, separator
 from components.versions import served_version
 from modules.errors import TextrailError
 from modules.manifest import DEFAULT_SIGNATURE
+from pipelines.answers import as_fields
+from pipelines.described import Described
 from pipelines.workspace import Workspace
 
 BATCH = 256   # Rows read ahead, to be asked in the order of their lengths.
 TOLD = 10     # Rows that a sentence names.
 
 
-class Predictor:
-    """The newest version in a push destination, loaded.
+def newest_version(destination: str, fix: str) -> str:
+    """Folder of the newest version in a push destination.
 
     Args:
         destination: folder or URI of the versions.
         fix: what to do when there is none, for the error.
 
     Raises:
-        TextrailError: nothing was pushed there, or it does not load.
+        TextrailError: nothing was pushed there.
+    """
+    version = served_version(destination)
+    if version is None:
+        raise TextrailError(f"a pushed model in {destination}", "none", fix)
+    return os.path.join(destination, version)
+
+
+class Predictor(Described):
+    """A version in a push destination, loaded.
+
+    Args:
+        folder: of the version, see `newest_version`.
+
+    Raises:
+        TextrailError: it does not load.
     """
 
-    def __init__(self, destination: str, fix: str):
-        version = served_version(destination)
-        if version is None:
-            raise TextrailError(f"a pushed model in {destination}", "none", fix)
+    def __init__(self, folder: str):
+        super().__init__(folder)
         # Only lines that say something is wrong; the command line sends even those to a file.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         from pipelines.model import Model
 
-        self._model = Model(os.path.join(destination, version))
-        self.folder, self.columns, self.answers = self._model.folder, self._model.columns, self._model.answers
+        self._model = Model(folder)
 
     def __call__(self, rows: Iterable[Sequence[str]]) -> Iterator[Any]:
         """Answers of `pipelines.answers` in the order of the rows, reading no more than a batch ahead.
@@ -54,7 +68,7 @@ class Predictor:
         """
         rows = iter(rows)
         while batch := list(islice(rows, BATCH)):
-            columns = {name: [row[place].encode() for row in batch] for place, name in enumerate(self._model.names)}
+            columns = {name: [row[place].encode() for row in batch] for place, name in enumerate(self.names)}
             yield from self.answers.read(self._model.ask(DEFAULT_SIGNATURE, columns), batch)
 
 
@@ -108,30 +122,44 @@ def predict_file(predictor: Predictor, source: str, target: str, dialect: Dialec
     header = next(rows, [])
     if dialect.columns:
         header, rows = list(dialect.columns)[:len(header)], chain([header] if header else [], rows)
-    for column in predictor.columns:
-        if column not in header:
-            raise TextrailError(f"the column {column!r}, which the model reads, in {source}",
-                                f"the columns {', '.join(map(repr, header)) or '(none)'}"
-                                f"{files.nearest(column, header)}",
-                                "Separate the columns as the run's data.delimiter says, or rename that one."
-                                if len(header) == 1 else "Rename a column.")
-    where = [header.index(column) for column in predictor.columns]
-    added = [f"predicted_{name}" if name in header else name for name in predictor.answers.columns]
-    if clash := sorted(set(added) & set(header)) or len({*added}) < len(added):
-        raise TextrailError("a file without the columns that are added", f"{source} with {clash}", "Rename them.")
+    where, added = places(predictor, header, source)
     count, cut = 0, {}
     with _write(target) as stream:
-        write = _row_writer(stream, target, dialect)
+        write = row_writer(stream, target, dialect)
         if not dialect.columns:
             write([*header, *added])
         for batch in iter(lambda: list(islice(rows, BATCH)), []):
             answers = predictor([row[column] for column in where] for row in batch)
             for row, answer in zip(batch, answers, strict=True):
                 count += 1
-                write([*row, *predictor.answers.fields(answer)])
+                write([*row, *as_fields(predictor.answers.values(answer))])
                 if reason := predictor.answers.cut(answer):
                     cut[count] = reason
     return Done(count, cut_warning(f"{source}, row", cut))
+
+
+def places(model: Described, header: Sequence[str], source: str) -> tuple[list[int], list[str]]:
+    """Where in a table stands what a model reads, and the names of the columns that its answers get.
+
+    Args:
+        model: that is asked.
+        header: names of the table's columns.
+        source: the table's path, for errors.
+
+    Raises:
+        TextrailError: it lacks a column, or has all names that could be added.
+    """
+    for column in model.columns:
+        if column not in header:
+            raise TextrailError(f"the column {column!r}, which the model reads, in {source}",
+                                f"the columns {', '.join(map(repr, header)) or '(none)'}"
+                                f"{files.nearest(column, header)}",
+                                "Separate the columns as the run's data.delimiter says, or rename that one."
+                                if len(header) == 1 else "Rename a column.")
+    added = [f"predicted_{name}" if name in header else name for name in model.answers.columns]
+    if clash := sorted(set(added) & set(header)) or len({*added}) < len(added):
+        raise TextrailError("a file without the columns that are added", f"{source} with {clash}", "Rename them.")
+    return [header.index(column) for column in model.columns], added
 
 
 def cut_warning(what: str, cut: Mapping[int, str]) -> str:
@@ -159,7 +187,7 @@ def read_rows(path: str, dialect: Dialect = BY_NAME) -> Iterator[list[str]]:
     Raises:
         TextrailError: no such file, or a row that cannot be read, with its line.
     """
-    if not Path(path).is_file():
+    if not files.is_uri(path) and not Path(path).is_file():
         raise TextrailError(f"a file at {path}", files.describe_missing(path), "Correct the path.")
     width = 0
     with open_rows(path, dialect.delimiter, dialect.quoting) as (rows, _):
@@ -183,7 +211,7 @@ def _flaw(fields: Sequence[str], width: int, columns: Sequence[str]) -> str:
     return ""
 
 
-def _row_writer(stream: TextIO, path: str, dialect: Dialect) -> Callable[[Sequence[str]], object]:
+def row_writer(stream: TextIO, path: str, dialect: Dialect) -> Callable[[Sequence[str]], object]:
     """A function that writes one row."""
     delimiter = separator(dialect.delimiter, path)
     if dialect.quoting == "standard":
@@ -193,7 +221,8 @@ def _row_writer(stream: TextIO, path: str, dialect: Dialect) -> Callable[[Sequen
         line = delimiter.join(row)
         if len(line.split(delimiter)) != len(row):
             raise TextrailError(f"values without {delimiter!r}, which data.quoting=none cannot write to {path}",
-                                f"a row with one: {line[:80]}", "Give --out the ending of --file, such as .tsv.")
+                                f"a row with one: {line[:80]}",
+                                "Give it the ending of the file that is read, such as .tsv.")
         stream.write(line + "\n")
 
     return write

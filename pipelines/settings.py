@@ -13,6 +13,8 @@ from pydantic import ValidationError, create_model
 from components import files
 from components.tfrecord_folder import manifest_of
 from modules.errors import TextrailError
+from pipelines.beam_sections import Beam
+from pipelines.section import Section
 from pipelines.sections import FILE_SOURCES, DataSettings, Settings, choice
 from pipelines.settings_words import did_you_mean, sentences, shown
 from pipelines.shapes import DEFAULT, SHAPES
@@ -20,7 +22,7 @@ from pipelines.shapes import DEFAULT, SHAPES
 RUNS = Path(__file__).parent / "runs"
 PROJECT = Path(__file__).parent.parent
 
-AnySettings = TypeVar("AnySettings", bound=DataSettings)
+AnySettings = TypeVar("AnySettings", bound=Section)
 
 
 class SettingsError(TextrailError):
@@ -119,6 +121,30 @@ def load_data(name_or_path: str, overrides: Sequence[str] = ()) -> DataSettings:
     return _validated(model, raw, where, overridden)
 
 
+def load_beam(recorded: dict[str, Any], overrides: Sequence[str] = ()) -> Beam:
+    """Where Beam's work is done: as a run had it, with other values from the command line.
+
+    Args:
+        recorded: the section `beam` of the run's settings.
+        overrides: `beam.KEY=VALUE`, as `load` takes them.
+
+    Raises:
+        SettingsError: wrong keys or values.
+        TextrailError: an override of something else.
+    """
+    for override in overrides:
+        if not re.match(r"\s*beam\.", override):
+            raise TextrailError("--set beam.KEY=VALUE", f"--set {override}",
+                                "Nothing else of the settings matters to a model that is trained.")
+    raw = {"beam": dict(recorded)}
+    overridden = [_override(raw, override) for override in overrides]
+    return _validated(_BeamSettings, raw, "the command line", overridden, check_files=False).beam
+
+
+class _BeamSettings(Section):
+    beam: Beam
+
+
 def _shape(raw: dict[str, Any], where: str, overridden: Sequence[str]) -> str:
     """The shape that settings name, which decides what other keys there are.
 
@@ -163,7 +189,7 @@ def _validated(model: type[AnySettings], raw: dict[str, Any], where: str, overri
     """
     try:
         settings = model.model_validate(raw, strict=True)
-        problems = _missing_files(settings) if check_files else {}
+        problems = _missing_files(settings) if check_files and isinstance(settings, DataSettings) else {}
     except ValidationError as error:
         problems = sentences(error, model)
     if problems:

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from pipelines.sections import DataSettings, Section, choice
+from pipelines.sections import Section, choice
 from pipelines.shapes import SHAPES
 
 
-def sentences(error: ValidationError, model: type[DataSettings]) -> dict[str, str]:
+def sentences(error: ValidationError, model: type[Section]) -> dict[str, str]:
     """Key → sentence for everything that pydantic found wrong with settings of a model."""
     found: dict[tuple, str] = {}
     for detail in error.errors(include_url=False):

@@ -143,8 +143,8 @@ def test_ctrl_c_ends_a_run_with_130(run_file):
     (["predict", "mnie", "fine"], "expected a run that was started in {states}; received mnie, which was not. "
                                   "`textrail list` shows the ready-made runs."),
     (["predict", "mine"],
-     "expected texts, or --text-a with --text-b, or --file with --out and without --json; received another "
-     'combination. For example: textrail predict mine "a fine film".'),
+     "expected texts, or --text-a with --text-b, or --file with --out, or --input with --output, the last two without "
+     '--json; received another combination. For example: textrail predict mine "a fine film".'),
 ])
 def test_wrong_usage_is_a_sentence_and_status_2(run_file, tmp_path, capsys, arguments, sentence):
     names = {"file": run_file, "states": tmp_path / "states"}

@@ -10,34 +10,12 @@ from pathlib import Path
 import pytest
 
 from modules.errors import TextrailError
-from modules.manifest import input_names
 from pipelines import answers, cli, predict, settings, workspace
 from tests.mask_filler import make_mask_filler
+from tests.word_classifier import save_classifier
 from tests.word_translator import make_word_translator
 
 ROOT = Path(__file__).parents[2]
-
-
-def save(folder: Path, columns: list[str]) -> None:
-    """A model that is 75 % sure of `pos` where "good" occurs in any text, and of `neg` elsewhere."""
-    import tensorflow as tf
-
-    module, names = tf.Module(), input_names(columns)
-
-    def answer(**texts):
-        good = tf.reduce_any([tf.strings.regex_full_match(texts[name], r"(?s).*good.*") for name in names], axis=0)
-        scores = tf.where(good[:, None], [[0.25, 0.75]], [[0.75, 0.25]])
-        classes = tf.broadcast_to(tf.constant([["neg", "pos"]]), tf.shape(scores))
-        return {"label": tf.where(good, "pos", "neg"), "score": tf.reduce_max(scores, axis=1), "scores": scores,
-                "classes": classes}
-
-    module.answer = tf.function(answer, input_signature=None)
-    inputs = {name: tf.TensorSpec([None], tf.string, name) for name in names}
-    tf.saved_model.save(module, folder, {"serving_default": module.answer.get_concrete_function(**inputs)})
-    (folder / "assets.extra").mkdir()
-    (folder / "assets.extra/textrail.json").write_text(json.dumps({
-        "shape": "classification", "text": columns[0], "text_pair": columns[1] if columns[1:] else None,
-        "label": "kind", "inputs": names, "classes": ["neg", "pos"], "max_length": 128}))
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +24,13 @@ def pushed(tmp_path_factory):
     destination = tmp_path_factory.mktemp("pushed")
     (destination / "9").mkdir()
     (destination / "9/saved_model.pb").write_text("broken")
-    save(destination / "10", ["review"])
+    save_classifier(destination / "10", ["review"])
     return destination
 
 
 @pytest.fixture(scope="module")
 def predictor(pushed):
-    return predict.Predictor(str(pushed), "Push one.")
+    return predict.Predictor(predict.newest_version(str(pushed), "Push one."))
 
 
 def test_the_newest_version_answers_in_order_across_batches(predictor):
@@ -65,7 +43,7 @@ def test_the_newest_version_answers_in_order_across_batches(predictor):
 
 def test_an_empty_destination_says_what_to_do(tmp_path):
     with pytest.raises(TextrailError) as caught:
-        predict.Predictor(str(tmp_path), "Push one.")
+        predict.newest_version(str(tmp_path), "Push one.")
     assert str(caught.value) == f"expected a pushed model in {tmp_path}; received none. Push one."
 
 
@@ -178,7 +156,7 @@ def test_the_command_answers_people_and_programs(pushed, tmp_path):
 
 
 def test_a_model_of_pairs_and_a_file(tmp_path, monkeypatch, capfd):
-    save(tmp_path / "pushed/1", ["question", "answer"])
+    save_classifier(tmp_path / "pushed/1", ["question", "answer"])
     started(tmp_path, "pairs", tmp_path / "pushed", "data.delimiter=;", "data.quoting=none")
     monkeypatch.setenv("TEXTRAIL_WORKSPACE", str(tmp_path))
     assert cli.main(["predict", "pairs", "--json", "--text-a", "how?", "--text-b", "good"]) == 0
@@ -193,10 +171,10 @@ def test_a_model_of_pairs_and_a_file(tmp_path, monkeypatch, capfd):
 
 
 def test_glue_files_as_they_are(tmp_path):
-    save(tmp_path / "pushed/1", ["#1 String", "#2 String"])
+    save_classifier(tmp_path / "pushed/1", ["#1 String", "#2 String"])
     source, target = tmp_path / "test.tsv", tmp_path / "out.tsv"
     source.write_text('\ufeffindex\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t7\t8\t"A good one\tHe said " so " .\n')
-    asked = predict.Predictor(str(tmp_path / "pushed"), "Push one.")
+    asked = predict.Predictor(predict.newest_version(str(tmp_path / "pushed"), "Push one."))
     assert predict.predict_file(asked, str(source), str(target), predict.Dialect(quoting="none")) == (1, "")
     assert target.read_text() == (
         "index\t#1 ID\t#2 ID\t#1 String\t#2 String\tlabel\tscore\tneg\tpos\n"
@@ -279,7 +257,8 @@ def test_a_text_that_is_not_utf8_is_told_by_its_number(capfd):
 def test_n_best_translations_are_columns(translators, tmp_path):
     source = tmp_path / "in.csv"
     source.write_text("id,pt,score\n1,o gato,x\n2,,\n")
-    assert predict.predict_file(predict.Predictor(str(translators / "2"), ""), str(source), str(source)).rows == 2
+    asked = predict.Predictor(predict.newest_version(str(translators / "2"), ""))
+    assert predict.predict_file(asked, str(source), str(source)).rows == 2
     assert source.read_text() == ("id,pt,score,translation,predicted_score,translation_2,score_2\n"
                                   "1,o gato,x,the cat,-0.020000,THE CAT,-0.120000\n2,,,,0.000000,,\n")
 
@@ -339,7 +318,8 @@ so good, good!
 def test_a_file_of_masked_texts(filler, tmp_path):
     source = tmp_path / "in.csv"
     source.write_text("id,review,filled\n1,[MASK] and [MASK],x\n2,a [MASK] film,\n")
-    assert predict.predict_file(predict.Predictor(str(filler), ""), str(source), str(source)) == (2, "")
+    asked = predict.Predictor(predict.newest_version(str(filler), ""))
+    assert predict.predict_file(asked, str(source), str(source)) == (2, "")
     assert list(csv.reader(source.read_text().splitlines())) == [
         ["id", "review", "filled", "predicted_filled", "words", "probabilities", "words_2", "probabilities_2",
          "words_3", "probabilities_3"],
