@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
 
 WHOLE_BYTES = 256 << 20   # Files up to this size are hashed whole: about 0.3 s.
+ALL_BYTES = 8 << 30       # Files that are larger together are not, for that is done in one process.
 END_BYTES = 1 << 20       # Of larger ones, this much of either end.
 
 
@@ -63,11 +64,11 @@ def open_file(path: str) -> BinaryIO:
     return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
-def content_hash(file: File) -> str:
-    """Hex sha256 of a file's content; beyond 256 MB of its size, time and both ends, enough to see a change."""
+def content_hash(file: File, whole_bytes: int = WHOLE_BYTES) -> str:
+    """Hex sha256 of a file's content; beyond `whole_bytes` of its size, time and both ends, enough to see a change."""
     digest = hashlib.sha256()
     with open_file(file.path) as stream:
-        if file.size <= WHOLE_BYTES:
+        if file.size <= max(whole_bytes, 2 * END_BYTES):
             while block := stream.read(1 << 20):
                 digest.update(block)
         else:

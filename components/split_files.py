@@ -37,9 +37,10 @@ def find_split_files(path: str | dict[str, str]) -> list[SplitFile]:
 
 def split_fingerprint(path: str | dict[str, str]) -> str:
     """Hex digest of the splits, paths and contents of the files of `data.path`; raises as `find_split_files`."""
-    digest = hashlib.sha256()
-    for split, file in find_split_files(path):
-        digest.update(f"{split} {file.path} {files.content_hash(file)}\n".encode())
+    digest, found = hashlib.sha256(), find_split_files(path)
+    whole = files.WHOLE_BYTES if sum(file.size for _, file in found) <= files.ALL_BYTES else 0
+    for split, file in found:
+        digest.update(f"{split} {file.path} {files.content_hash(file, whole)}\n".encode())
     return digest.hexdigest()
 
 
