@@ -330,7 +330,7 @@ def _build_and_run(options: argparse.Namespace, loaded: Settings, paths: Workspa
     view.starting("looking at data, encoder and code")
     pipeline = builder.build(loaded, paths.run, paths, bool(options.force or options.fresh))
     place = loaded.beam.model_dump()
-    if loaded.beam.runner != "direct" and loaded.beam.preflight_seconds:
+    if preflight.is_wanted(place):
         view.starting(f"asking a worker of {shown(loaded.beam)}")
         view.say(str(preflight.check(place, steps.artifacts_root(loaded, paths),
                                      preflight.files_read(loaded, paths.destination()))))
@@ -538,7 +538,7 @@ def _predict_files(options: argparse.Namespace, paths: Workspace, fix: str) -> i
         from pipelines import bulk, preflight
         from pipelines.predict import Dialect
 
-        if place.runner != "direct" and place.preflight_seconds:
+        if preflight.is_wanted(place.model_dump()):
             first = [found[0].path for found in map(files.find, inputs) if found]
             print(preflight.check(place.model_dump(), output[0], first), file=screen)
         done = bulk.predict_files(paths.destination(), fix, inputs, output[0], place.model_dump(), Dialect.of(paths),

@@ -15,6 +15,8 @@ from components.rows import wanted
 from components.sources import make_source
 from components.tfrecord_folder import MANIFEST, Shard, manifest_text
 from modules.errors import TextrailError
+from modules.progress import report
+from pipelines import preflight
 from pipelines.sections import DataSettings
 
 MEGABYTE = 1 << 20
@@ -59,10 +61,13 @@ def convert(settings: DataSettings, out: str, shard_mb: int) -> Converted:
     made_from = {"data": data, "fingerprint": source.fingerprint()}
     pieces = source.pieces()
     plan = splits_writer.Plan(pieces, data["split"], shard_mb * MEGABYTE, settings.seed)
+    place = settings.beam.model_dump()
+    if preflight.is_wanted(place):
+        report(str(preflight.check(place, os.path.dirname(out), preflight.data_files(settings.data))), lasting=True)
     beside = os.path.join(os.path.dirname(out), f".{os.path.basename(out)}.{uuid.uuid4().hex[:8]}")
     temp = os.path.join(beside, "temp")
     try:
-        with make_pipeline(settings.beam.model_dump(), "convert") as pipeline:
+        with make_pipeline(place, "convert") as pipeline:
             splits_writer.write_splits(pipeline, source, columns, pieces, plan, beside, temp)
         counts = splits_writer.finish(beside, temp, plan, skip=data["bad_rows"] == "skip")
         tf.io.gfile.rmtree(temp)

@@ -76,6 +76,11 @@ def data_files(data: Data) -> list[str]:
     return [file.path for file in found if file]
 
 
+def is_wanted(settings: Mapping[str, Any]) -> bool:
+    """Whether there are workers elsewhere, and time to look at them."""
+    return settings["runner"] != "direct" and settings["preflight_seconds"] > 0
+
+
 def check(settings: Mapping[str, Any], root: str, reads: Sequence[str]) -> Seen:
     """Sends a small job to the workers, and refuses what would fail or hang later.
 
