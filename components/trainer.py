@@ -15,6 +15,7 @@ from components import environment
 from components.artifacts import DataBlessing, Encoder, Vocabulary
 from components.code_fingerprint import code_fingerprint
 from modules import progress
+from modules.train_worker import train_here_and_elsewhere
 from modules.training import TrainArgs
 
 
@@ -65,7 +66,10 @@ class Executor(base_executor.BaseExecutor):
         module, function = exec_properties["run_fn"].rsplit(".", 1)
         if tf.io.gfile.exists(checkpoint_dir):
             progress.report(f"found the checkpoint of a training that was cut off: {checkpoint_dir}", lasting=True)
-        getattr(importlib.import_module(module), function)(args)
+        if args.settings.get("training", {}).get("strategy") == "multi_worker":
+            train_here_and_elsewhere(exec_properties["run_fn"], args)
+        else:
+            getattr(importlib.import_module(module), function)(args)
         if tf.io.gfile.exists(checkpoint_dir):
             tf.io.gfile.rmtree(checkpoint_dir)
 

@@ -28,6 +28,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from modules.errors import TextrailError
+from modules.streams import Streams, dealt, everybodys, has_several_processes, own_streams
 from modules.training import TrainArgs
 
 Stage = Callable[[tf.data.Dataset, int], tf.data.Dataset]   # Batches and the epoch's seed → what a task trains on.
@@ -45,6 +46,7 @@ class Loading:
         cache: `memory` or `disk` keeps the records, uncompressed, after the first pass over the files.
         prefetch: batches made ready while the model computes.
         deterministic: whether every pass has the same order, whatever comes ready first.
+        streams: into how many the files are dealt, see `modules.streams`.
     """
 
     interleave_files: int = 16
@@ -54,6 +56,7 @@ class Loading:
     cache: Literal["none", "memory", "disk"] = "none"
     prefetch: int | Literal["auto"] = "auto"
     deterministic: bool = True
+    streams: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,18 +92,20 @@ class Buckets:
 
     @classmethod
     def of_run(cls, training: dict[str, Any], max_length: int, replicas: int, texts: int = 1) -> Buckets:
-        """Those of a run; see `of`.
+        """Those of a run; of one with several streams those of a stream's part of a batch. See `of`.
 
         Args:
-            training: the section of the settings; of its keys `bucket_step`, `batch_tokens`, `max_batch` and, where it
-                is there, `accumulate`: a batch is so many times as large, for it is computed in as many parts.
+            training: the section of the settings; of its keys `bucket_step`, `batch_tokens`, `max_batch` and, where
+                they are there, `loading.streams` and `accumulate`: a batch is so many times as large, for it is
+                computed in as many parts.
             max_length: longest example in tokens.
             replicas: devices that share a batch.
             texts: in an example.
         """
-        parts = training.get("accumulate", 1)
-        return cls.of(max_length, training["bucket_step"], parts * training["batch_tokens"],
-                      parts * training["max_batch"], multiple_of=replicas, texts=texts)
+        streams, parts = training.get("loading", {}).get("streams", 1), training.get("accumulate", 1)
+        return cls.of(max_length, training["bucket_step"], parts * training["batch_tokens"] // streams,
+                      max(parts * training["max_batch"] // streams, 1), multiple_of=1 if streams > 1 else replicas,
+                      texts=texts)
 
     def index(self, length: tf.Tensor) -> tf.Tensor:
         """[n] int64 bucket of each length [n]."""
@@ -343,33 +348,61 @@ class LengthBatches:
     Args:
         args: files, settings.
         features: see `parsed`.
-        buckets: the grouping.
+        buckets: the grouping, see `Buckets.of_run`.
         pad_id: what texts are padded with.
-        stage: see `make_batches`. Its seed is another one for every epoch, and always the same for validation.
+        strategy: where the training runs, if not on one device; a process reads its own streams' files only.
+        stage: see `make_batches`. Its seed is another one for every epoch and stream, and always the same for
+            validation.
     """
 
     def __init__(self, args: TrainArgs, features: dict[str, tf.DType], buckets: Buckets, pad_id: int,
-                 stage: Stage | None = None):
+                 strategy: tf.distribute.Strategy | None = None, stage: Stage | None = None):
+        strategy = strategy or tf.distribute.get_strategy()
+        streams = args.settings["training"].get("loading", {}).get("streams", 1)
+        self._is_one_stream = streams == 1 and not has_several_processes(strategy)
         self.args, self.features, self.buckets, self.pad_id, self.stage = args, features, buckets, pad_id, stage
         self.settings, self.seed = args.settings["training"], args.settings["seed"]
         self.loading = Loading(**self.settings.get("loading", {}))
-        self.train, self.counts, self.tokens = self._read("train", args.train_files)
-        self.steps_per_epoch = self.buckets.batches(self.counts)
-        validation, _, _ = self._read("validation", args.validation_files)
-        self.validation = self._batches(validation)
+        self._own = own_streams(strategy, self.loading.streams)
+        self.train, counts, self.tokens = self._read("train", args.train_files, strategy)
+        self.counts = [sum(column) for column in zip(*counts, strict=True)]
+        self.steps_per_epoch = max(map(self.buckets.batches, counts))
+        validation, counts, _ = self._read("validation", args.validation_files, strategy)
+        self.validation = self._streams(validation, max(map(self.buckets.batches, counts)))
 
-    def of_epoch(self, epoch: int) -> tf.data.Dataset:
+    def of_epoch(self, epoch: int) -> tf.data.Dataset | Streams:
         """The batches of an epoch, with a seed of its own."""
-        return self._batches(self.train, shuffle_buffer=self.settings["shuffle_buffer"], seed=self.seed + epoch)
+        return self._streams(self.train, self.steps_per_epoch, seed=self.seed + epoch,
+                             shuffle_buffer=max(self.settings["shuffle_buffer"] // self.loading.streams, 1))
 
-    def _read(self, split: str, files: list[str]) -> tuple[tf.data.Dataset, list[int], int]:
-        """Records, examples in each bucket, tokens. Counting is the first pass, so it fills the cache."""
-        records = cached(read(files, self.loading), self.loading, os.path.join(self.args.checkpoint_dir, split))
-        return records, *count_by_bucket(parsed(records, self.features, self.loading), self.buckets)
+    def _read(self, split: str, files: list[str], strategy: tf.distribute.Strategy
+              ) -> tuple[dict[int, tf.data.Dataset], list[list[int]], int]:
+        """Records of each stream that is read here; of every stream the examples in each bucket; tokens of all.
 
-    def _batches(self, records: tf.data.Dataset, **shuffling: int) -> tf.data.Dataset:
-        return make_batches(records, self.features, self.buckets, self.pad_id, self.loading, stage=self.stage,
-                            **shuffling)
+        Counting is the first pass, so it fills the cache.
+        """
+        records, found = {}, {}
+        for stream in self._own:
+            folder = os.path.join(self.args.checkpoint_dir, split if self._is_one_stream else f"{split}-{stream}")
+            own = files if self._is_one_stream else dealt(files, stream, self.loading.streams)
+            records[stream] = cached(read(own, self.loading), self.loading, folder)
+            counts, tokens = count_by_bucket(parsed(records[stream], self.features, self.loading), self.buckets)
+            found[stream] = [*counts, tokens]
+        every = everybodys(strategy, found, self.loading.streams)
+        return records, [counts for *counts, _ in every], sum(tokens for *_, tokens in every)
+
+    def _streams(self, records: dict[int, tf.data.Dataset], steps: int, seed: int = 0, shuffle_buffer: int = 0
+                 ) -> tf.data.Dataset | Streams:
+        streams = self.loading.streams
+
+        def of_stream(stream: int) -> tf.data.Dataset:
+            return make_batches(records[stream], self.features, self.buckets, self.pad_id, self.loading,
+                                shuffle_buffer=shuffle_buffer, seed=seed * streams + stream, stage=self.stage)
+
+        if self._is_one_stream:
+            return of_stream(0)
+        return Streams(of_stream, streams, steps, {
+            name.split("$")[0]: self.pad_id for name in self.features if "$" in name})
 
     def told(self) -> str:
         """One line about the training split: examples, batches, and the share of padding."""

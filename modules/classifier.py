@@ -159,7 +159,7 @@ def run_fn(args: TrainArgs) -> None:
     with strategy.scope():
         model = starting_model(args.encoder, settings, classes, precision)
     batches = LengthBatches(args, FEATURES, length_buckets(settings, strategy.num_replicas_in_sync),
-                            model.vocabulary.pad_id)
+                            model.vocabulary.pad_id, strategy)
     progress.report(batches.told(), lasting=True)
     Training(forward=lambda batch, is_training: sums(model, batch, is_training), trained=model.trained,
              state=model.state, batches=batches.of_epoch, steps_per_epoch=batches.steps_per_epoch,

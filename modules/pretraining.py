@@ -26,19 +26,19 @@ def features(next_sentence: bool) -> dict[str, tf.DType]:
     return {**token_ids, "next_sentence_label": tf.int64} if next_sentence else token_ids
 
 
-def masked_batches(args: TrainArgs, vocabulary: Vocabulary, replicas: int) -> LengthBatches:
+def masked_batches(args: TrainArgs, vocabulary: Vocabulary, strategy: tf.distribute.Strategy) -> LengthBatches:
     """The batches of a run. Every epoch has masks of its own, and the same again when it is resumed; those of the
     validation split never change.
 
     Args:
         args: files and settings, see `run_fn`.
         vocabulary: wordpieces.
-        replicas: devices that share a batch.
+        strategy: where the training runs.
     """
     settings, instances = args.settings, args.settings["instances"]
     masker = Masker(vocabulary, Masking(**settings["masking"]))
-    buckets = Buckets.of_run(settings["training"], instances["max_length"], replicas)
-    return LengthBatches(args, features(instances["next_sentence"]), buckets, vocabulary.pad_id,
+    buckets = Buckets.of_run(settings["training"], instances["max_length"], strategy.num_replicas_in_sync)
+    return LengthBatches(args, features(instances["next_sentence"]), buckets, vocabulary.pad_id, strategy,
                          stage=lambda batches, seed: masked(batches, masker, seed))
 
 
@@ -58,7 +58,7 @@ def run_fn(args: TrainArgs) -> None:
         pretrainer, kept = starting_model(settings, vocabulary, precision, args.encoder)
     if args.encoder:
         progress.report(f"goes on from the encoder, with {' and '.join(kept) or 'neither'} of its heads", lasting=True)
-    batches = masked_batches(args, vocabulary, strategy.num_replicas_in_sync)
+    batches = masked_batches(args, vocabulary, strategy)
     progress.report(batches.told(), lasting=True)
     Training(forward=lambda batch, is_training: sums(pretrainer, batch, is_training), trained=pretrainer.trained,
              state=pretrainer.state, batches=batches.of_epoch, steps_per_epoch=batches.steps_per_epoch,

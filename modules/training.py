@@ -8,6 +8,7 @@ a loss that is not a number.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -22,6 +23,9 @@ from modules import progress
 from modules.errors import TextrailError
 from modules.kept_weights import KeptWeights
 from modules.optimization import AdamW, Schedule
+from modules.streams import Streams, has_several_processes, worker_number
+
+SILENT_SECONDS = 300   # After which one of several processes counts as dead.
 
 Batch = dict[str, tf.Tensor]
 Sums = dict[str, tf.Tensor]
@@ -81,10 +85,15 @@ def choose_strategy(wanted: str) -> tf.distribute.Strategy:
     """The distribution strategy of `training.strategy`.
 
     Raises:
-        TextrailError: no GPU for `mirrored`, no TPU for `tpu`.
+        TextrailError: no GPU for `mirrored`, no TPU for `tpu`, no TF_CONFIG for `multi_worker`.
     """
     if wanted == "one_device":
         return tf.distribute.get_strategy()
+    if wanted == "multi_worker":
+        if not os.environ.get("TF_CONFIG"):
+            raise TextrailError("TF_CONFIG in the environment for training.strategy=multi_worker", "none",
+                                "docs/cluster.md says how workers are started; or set training.strategy=one_device.")
+        return _multi_worker()
     if wanted == "mirrored":
         cpus = tf.config.list_logical_devices("CPU")
         devices = tf.config.list_logical_devices("GPU") or (cpus if len(cpus) > 1 else [])
@@ -102,6 +111,31 @@ def choose_strategy(wanted: str) -> tf.distribute.Strategy:
                             "Set training.strategy=one_device, or run on a TPU machine.") from error
 
 
+@functools.cache
+def _multi_worker() -> tf.distribute.Strategy:
+    """A process joins its cluster once, and before anything else."""
+    # TensorFlow has no public name for it: a process that is silent for ten seconds would end the training of all, and
+    # one that exports, or that shares a busy processor, is silent for longer.
+    from tensorflow.python.distribute import collective_all_reduce_strategy, multi_worker_util
+    from tensorflow.python.eager import context
+
+    job_of = collective_all_reduce_strategy.coordination_config_pb2.CoordinatedJob   # its place differs by release
+    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
+    context.context().configure_coordination_service(
+        service_type="standalone", service_leader=multi_worker_util.coordination_leader(cluster),
+        coordinated_jobs=[job_of(name=job, num_tasks=cluster.num_tasks(job))
+                          for job in cluster.jobs if job in ("chief", "worker")],
+        heartbeat_timeout_in_ms=SILENT_SECONDS * 1000)
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def replicas(wanted: str) -> int:
+    """Devices that share a batch and need its size to be a multiple of their number; those of several processes, which
+    take streams, do not.
+    """
+    return 1 if wanted == "multi_worker" else choose_strategy(wanted).num_replicas_in_sync
+
+
 class Training:
     """One training, from its first step or from where a killed one left off.
 
@@ -112,9 +146,9 @@ class Training:
         trained: name and variable of all that is trained, in a fixed order. Names tell what decays; Keras gives the
             same one to the same part of every block.
         state: further variables that change while training (seeds of dropout), kept in checkpoints.
-        batches: epoch → its batches; the same epoch gives the same batches again.
+        batches: epoch → its batches, or `Streams` of them; the same epoch gives the same batches again.
         steps_per_epoch: batches of an epoch.
-        validation: batches to validate on.
+        validation: batches to validate on, or `Streams` of them.
         settings: the `training` section of the settings. Each batch is computed in `accumulate` parts (1 where it is
             missing), of which the memory needs to hold one. Without `keep_checkpoints` and `average_checkpoints` no
             weights are kept but the best.
@@ -127,14 +161,16 @@ class Training:
     """
 
     def __init__(self, *, forward: Callable[[Batch, bool], Sums], trained: Sequence[tuple[str, tf.Variable]],
-                 state: Sequence[tf.Variable], batches: Callable[[int], tf.data.Dataset], steps_per_epoch: int,
-                 validation: tf.data.Dataset, settings: dict[str, Any], scale_loss: bool,
-                 strategy: tf.distribute.Strategy, run_dir: str, checkpoint_dir: str, width: int = 1,
+                 state: Sequence[tf.Variable], batches: Callable[[int], tf.data.Dataset | Streams],
+                 steps_per_epoch: int, validation: tf.data.Dataset | Streams, settings: dict[str, Any],
+                 scale_loss: bool, strategy: tf.distribute.Strategy, run_dir: str, checkpoint_dir: str, width: int = 1,
                  unit: str = "examples"):
         self.forward, self.strategy, self.settings = forward, strategy, settings
         self.trained = [variable for _, variable in trained]
         self.batches, self.steps_per_epoch = batches, steps_per_epoch
-        self.validation = strategy.experimental_distribute_dataset(validation)
+        # Of several processes one writes what all read.
+        self.is_chief = worker_number(strategy) == 0
+        self.validation = self._distributed(validation)
         self.total_steps = steps_per_epoch * settings["epochs"]
         self.schedule = Schedule.of(settings, self.total_steps, width)
         self.history = History()
@@ -175,6 +211,17 @@ class Training:
         self._hand_over()
         self.writer.close()
         return self.history
+
+    def _distributed(self, batches: tf.data.Dataset | Streams, skip: int = 0) -> Any:
+        if isinstance(batches, Streams):
+            return batches.distributed(self.strategy, skip)
+        return self.strategy.experimental_distribute_dataset(batches.skip(skip))
+
+    def _wait_for_all(self) -> None:
+        """Returns when every process has come here, the chief with its files written."""
+        if has_several_processes(self.strategy):
+            tf.function(lambda: self.strategy.reduce(
+                tf.distribute.ReduceOp.SUM, self.strategy.run(lambda: tf.constant(1.0)), axis=None))()
 
     def _compile(self) -> tuple[Callable[[Batch], Sums], Callable[[Batch], Sums]]:
         # One trace with free batch and length: tracing BERT anew for each bucket would cost seconds apiece.
@@ -249,7 +296,7 @@ class Training:
         saved = self.told = time.monotonic()
         # Validation also ends the epoch; a round just before its last few steps would only repeat it.
         due = {step for step in range(every, self.steps_per_epoch - every // 2, every)} | {self.steps_per_epoch}
-        batches = self.strategy.experimental_distribute_dataset(self.batches(epoch).skip(done))
+        batches = self._distributed(self.batches(epoch), done)
         for position, batch in enumerate(batches, start=done + 1):
             meter.add(self.train_step(batch))
             self.history.step += 1
@@ -297,10 +344,11 @@ class Training:
             for name, number in validation.items():
                 tf.summary.scalar(f"validation/{name}", number)
         self.writer.flush()
-        if self._rounds_to_keep():
+        if self._rounds_to_keep() and self.is_chief:
             self.kept.write(f"step-{history.step}", self.trained)
         self._save(seconds)
-        self.kept.forget_all_but(f"step-{one['step']}" for one in history.rounds[-self._rounds_to_keep():])
+        if self.is_chief:
+            self.kept.forget_all_but(f"step-{one['step']}" for one in history.rounds[-self._rounds_to_keep():])
         told = ", ".join(f"{name} {number:.4f}" for name, number in validation.items())
         progress.report(f"epoch {epoch + 1}/{self.settings['epochs']}, step {history.step}/{self.total_steps}: "
                         f"train loss {train['loss']:.4f}; validation {told}; {self._told(rate)}",
@@ -327,6 +375,7 @@ class Training:
         folder, rounds = os.path.join(self.run_dir, "checkpoints"), self.history.rounds
         if not self._rounds_to_keep():
             return
+        self._wait_for_all()
         for one in rounds[-self.settings.get("keep_checkpoints", 0) or len(rounds):]:
             self.kept.copy(f"step-{one['step']}", folder)
         self.kept.write("best", self.trained, folder)
@@ -369,7 +418,8 @@ class Training:
     def _save(self, seconds: float) -> None:
         self.history.seconds += seconds
         self.bookkeeping.assign(json.dumps(self.history.__dict__))
-        self.checkpoints.save()
+        if self.is_chief:
+            self.checkpoints.save()
         self._write_history()
 
     def _write_history(self) -> None:

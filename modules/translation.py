@@ -91,7 +91,8 @@ def run_fn(args: TrainArgs) -> None:
     vocabularies, strategy = Vocabularies.read(args.vocabulary), choose_strategy(training["strategy"])
     with strategy.scope():
         model = vocabularies.new_translator(settings, policy_of(precision))
-    batches = LengthBatches(args, FEATURES, length_buckets(settings, strategy.num_replicas_in_sync), Subwords.pad_id)
+    batches = LengthBatches(args, FEATURES, length_buckets(settings, strategy.num_replicas_in_sync), Subwords.pad_id,
+                            strategy)
     progress.report(batches.told(), lasting=True)
     Training(forward=lambda batch, is_training: sums(model, batch, is_training, training["label_smoothing"]),
              trained=[(variable.path, variable.value) for variable in model.trainable_variables],

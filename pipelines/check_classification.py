@@ -33,7 +33,7 @@ from modules.classifier import (
 from modules.opaque import OpaqueEncoder
 from modules.optimization import Schedule
 from modules.tokenization import Vocabulary
-from modules.training import choose_strategy
+from modules.training import replicas
 from pipelines.check import BATCH, Check, Encode, epoch_steps, read_sample, skipped
 from pipelines.classification import trainer_settings, transform_settings
 from pipelines.classification_sections import Settings
@@ -154,8 +154,8 @@ def examine(settings: Settings, rows: int, limit: int) -> ClassificationCheck:
         model = starting_model(encoder, trainer_settings(settings), classes, precision[0])
         shown, loss = _ask(model, spread(sample.rows["train"], max(rows, LOSS_ROWS)),
                            Encode(preprocessing_fn, columns.names[:used], config), vocabulary)
-    replicas = choose_strategy(settings.training.strategy).num_replicas_in_sync
-    steps = epoch_steps(length_buckets(trainer_settings(settings), replicas),
+    buckets = length_buckets(trainer_settings(settings), replicas(settings.training.strategy))
+    steps = epoch_steps(buckets,
                         np.minimum(lengths, settings.model.max_length), sample.estimates["train"])
     labels = Counter(row[-1].decode() for row in sample.rows["train"])
     return ClassificationCheck(

@@ -29,7 +29,7 @@ from modules.pretrainer import sums
 from modules.pretraining import starting_model
 from modules.sentences import split_sentences
 from modules.tokenization import SPECIALS, Vocabulary
-from modules.training import choose_strategy
+from modules.training import replicas
 from pipelines.check import Check, count_words, epoch_steps, read_sample, skipped
 from pipelines.pretraining import instance_settings, trainer_settings
 from pipelines.pretraining_sections import Settings
@@ -211,9 +211,9 @@ def examine(settings: Settings, rows: int, limit: int) -> PretrainingCheck:
     made = prepared.all
     lengths = np.array([_length(one) for one in made])
     examples = round(len(made) * sample.estimates["train"] / max(len(sample.rows["train"]), 1))
-    replicas = choose_strategy(settings.training.strategy).num_replicas_in_sync
     training = settings.training.model_dump()
-    steps = epoch_steps(Buckets.of_run(training, settings.instances.max_length, replicas), lengths, examples)
+    buckets = Buckets.of_run(training, settings.instances.max_length, replicas(settings.training.strategy))
+    steps = epoch_steps(buckets, lengths, examples)
     return PretrainingCheck(
         settings=settings, sample=sample, report=report, sentences=np.diff(prepared.documents.sentences),
         documents=np.diff(np.take(prepared.documents.sentences, prepared.documents.starts)),

@@ -24,7 +24,7 @@ from components.versions import served_version
 from components.vocabulary_gen import KINDS, check_reserved, group_columns, learn_pieces
 from modules.optimization import Schedule, choose_precision, policy_of
 from modules.subwords import Subwords
-from modules.training import choose_strategy
+from modules.training import replicas
 from modules.translation import Vocabularies, length_buckets, preprocessing_fn
 from modules.translator import Translator, positional_code, shifted, sums
 from pipelines.check import BATCH, Check, Encode, count_words, epoch_steps, read_sample, skipped
@@ -219,8 +219,7 @@ def _measure(sample: Sample, encode: Encode, max_tokens: int) -> np.ndarray:
 def _plan(lengths: np.ndarray, rows: int, settings: Settings) -> tuple[Schedule, int]:
     """The learning rate, and the batches of an epoch of `rows` pairs, less those that are dropped."""
     kept = lengths.max(axis=1)[lengths.max(axis=1) <= settings.model.max_tokens]
-    replicas = choose_strategy(settings.training.strategy).num_replicas_in_sync
-    buckets = length_buckets(trainer_settings(settings), replicas)
+    buckets = length_buckets(trainer_settings(settings), replicas(settings.training.strategy))
     steps = epoch_steps(buckets, kept, round(rows * len(kept) / len(lengths)))
     training = settings.training
     return Schedule.of(training.model_dump(), steps * training.epochs, settings.model.hidden_size), steps

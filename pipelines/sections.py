@@ -184,6 +184,10 @@ class Loading(Section):
     deterministic: bool = Field(
         True, description="Every pass over the files in the same order. `false` takes what comes ready first: a slow "
         "file holds up no other, but a second run differs, and a resumed one repeats and misses some examples.")
+    streams: int = Field(
+        1, ge=1, description="Into how many streams files are dealt, each of which makes a part of every batch. Any "
+        "number of devices that divides it trains on the very same batches, each reading files of its own; "
+        "`multi_worker` needs a multiple of its devices.")
 
 
 class Encoder(Section):
@@ -232,8 +236,9 @@ class Training(Section):
     evaluations_per_epoch: int = Field(1, ge=1, description="Validation rounds in an epoch.")
     checkpoint_seconds: float = Field(120, gt=0, description="Seconds between the checkpoints that a killed training "
                                       "resumes from.")
-    strategy: Literal["one_device", "mirrored", "tpu"] = Field(
-        "one_device", description="`one_device`, `mirrored` (all GPUs of this machine) or `tpu`.")
+    strategy: Literal["one_device", "mirrored", "multi_worker", "tpu"] = Field(
+        "one_device", description="`one_device`, `mirrored` (all GPUs of this machine), `multi_worker` (processes on "
+        "several machines, see `docs/cluster.md`) or `tpu`.")
 
 
 class Threshold(Section):
