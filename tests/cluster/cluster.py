@@ -1,0 +1,154 @@
+"""A real Flink on this machine, each part of it a process of its own, from Maven's packages."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import apache_beam
+
+HERE = Path(__file__).parent / "flink"
+# Beam's release → the newest Flink that it has a runner for.
+FLINK = {"2.62.0": "1.19"}
+START_SECONDS = 120
+OPEN = ("util", "lang", "nio", "net", "util.concurrent")   # What Flink looks into of Java 17.
+
+
+def missing() -> str:
+    """Why there can be no cluster here; empty if there can."""
+    absent = [program for program in ("java", "mvn") if not shutil.which(program)]
+    if absent:
+        return f"Flink needs {' and '.join(absent)}, which this machine lacks"
+    return "" if apache_beam.__version__ in FLINK else f"no Flink is named here for Beam {apache_beam.__version__}"
+
+
+def jars(folder: Path) -> Path:
+    """Folder with Flink's packages, fetched by Maven the first time.
+
+    Raises:
+        RuntimeError: Maven could not fetch them.
+    """
+    lib, version = folder / "lib", apache_beam.__version__
+    if not (lib / ".complete").exists():
+        done = subprocess.run(
+            ["mvn", "-B", "-q", "-f", str(HERE / "pom.xml"), f"-Dbeam.version={version}",
+             f"-Dflink.version={FLINK[version]}", "dependency:copy-dependencies", f"-DoutputDirectory={lib}",
+             "-DincludeScope=runtime"], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"Maven could not fetch Flink: {(done.stdout + done.stderr).strip()[-300:]}")
+        (lib / ".complete").touch()
+    return lib
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("localhost", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Flink:
+    """JobManager, TaskManager with two slots, Beam's job server and a pool of Python workers.
+
+    Args:
+        lib: see `jars`.
+        folder: for configuration and logs.
+
+    Attributes:
+        job_endpoint: of Beam's job server.
+        worker_pool: of the pool.
+    """
+
+    def __init__(self, lib: Path, folder: Path):
+        self._lib, self._folder, self._processes = lib.resolve(), folder, {}   # type: ignore[var-annotated]
+        rpc, self._rest, job, artifacts, expansion, pool = free_ports(6)
+        self.job_endpoint, self.worker_pool = f"localhost:{job}", f"localhost:{pool}"
+        config = (HERE / "config.yaml").read_text().replace("RPC_PORT", str(rpc)).replace("REST_PORT", str(self._rest))
+        (folder / "config.yaml").write_text(config)
+        self._commands = {
+            "jobmanager": self._java("1g", "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint",
+                                     "--configDir", folder),
+            "taskmanager": self._java("1152m", "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
+                                      "--configDir", folder),
+            "jobserver": self._java("512m", "org.apache.beam.runners.flink.FlinkJobServerDriver", f"--job-port={job}",
+                                    f"--artifact-port={artifacts}", f"--expansion-port={expansion}",
+                                    f"--flink-master=localhost:{self._rest}", f"--flink-conf-dir={folder}",
+                                    f"--artifacts-dir={folder / 'staged'}"),
+            "pool": [sys.executable, "-m", "pipelines.cli", "workers", "--port", str(pool)]}
+
+    def _java(self, memory: str, main: str, *arguments: Any) -> list[str]:
+        opened = [f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in OPEN]
+        return ["java", f"-Xmx{memory}", "-XX:MaxDirectMemorySize=1g", *opened, "-cp", f"{self._lib}/*", main,
+                *map(str, arguments)]
+
+    def start(self, *names: str) -> None:
+        """Starts the parts of these names, all if there are none, and waits until they answer."""
+        for name in names or tuple(self._commands):
+            environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2])}
+            with open(self._folder / f"{name}.log", "ab") as log:
+                self._processes[name] = subprocess.Popen(
+                    self._commands[name], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment,
+                    start_new_session=True)
+            port = {"jobmanager": self._rest, "jobserver": int(self.job_endpoint.split(":")[1]),
+                    "pool": int(self.worker_pool.split(":")[1])}.get(name)
+            self._wait(f"{name} to listen", lambda port=port: port is None or self._listens(port))
+        self._wait("two slots", lambda: self.asked("overview")["slots-total"] == 2)
+
+    def kill(self, name: str) -> None:
+        """Ends a part as a machine does that loses its power."""
+        os.killpg(self._processes[name].pid, signal.SIGKILL)
+        self._processes.pop(name).wait()
+
+    def stop(self) -> None:
+        """Ends all parts."""
+        for process in reversed(self._processes.values()):
+            os.killpg(process.pid, signal.SIGTERM)
+        for process in self._processes.values():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def asked(self, path: str) -> Any:
+        """What Flink's REST API says."""
+        with urllib.request.urlopen(f"http://localhost:{self._rest}/{path}", timeout=10) as answer:
+            return json.load(answer)
+
+    def wait_for_tasks(self, seconds: float = 120) -> str:
+        """The id of a job with a task that runs."""
+        return self._wait("a job that works", lambda: next(
+            (job["jid"] for job in self.asked("jobs/overview")["jobs"] if job["tasks"]["running"]), None), seconds)
+
+    @staticmethod
+    def _listens(port: int) -> bool:
+        try:
+            socket.create_connection(("localhost", port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    @staticmethod
+    def _wait(what: str, there: Any, seconds: float = 0) -> Any:
+        seconds = seconds or START_SECONDS
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                if found := there():
+                    return found
+            except (OSError, ValueError):
+                pass
+            time.sleep(0.5)
+        raise TimeoutError(f"Flink: no {what} within {seconds:g} s")
