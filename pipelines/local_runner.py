@@ -11,6 +11,7 @@ import datetime
 import difflib
 import functools
 import json
+import os
 import re
 import time
 import traceback
@@ -21,6 +22,7 @@ from typing import Any, Literal, Protocol
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.compiler import compiler, constants
+from tfx.dsl.io import fileio
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
@@ -98,6 +100,7 @@ def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (),
     _show_code_to_cache(steps, deployment)
     connection = getattr(deployment.metadata_connection_config,
                          deployment.metadata_connection_config.WhichOneof("connection_config"))
+    _put_away_what_was_killed(connection, pipeline.pipeline_info.pipeline_root)
     operator: Any = functools.partial(BeamOperator, beam=beam or Beam().model_dump())
     nodes = [Node(step.node_info.id) for step in steps]
     listener.begin(nodes)
@@ -126,6 +129,22 @@ def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (),
         if node.state in ("failed", "interrupted"):
             break
     return nodes
+
+
+def _put_away_what_was_killed(connection: Any, root: str) -> None:
+    """Deletes what components had begun to make when a run's process was killed.
+
+    No other run of this name is under way (`Workspace.lock`), so what ML Metadata has as running is not. A job that a
+    cluster still works on finds no folder to write into, and fails there.
+    """
+    with metadata.Metadata(connection) as handle:
+        killed = [execution for execution in handle.store.get_executions()
+                  if execution.last_known_state == _proto.Execution.RUNNING]
+        for execution in killed:
+            for folder in fileio.glob(os.path.join(root, "*", "*", str(execution.id))):
+                fileio.rmtree(folder)
+            execution.last_known_state = _proto.Execution.FAILED
+        handle.store.put_executions(killed)
 
 
 def _switch_cache_off(steps: Sequence[Any], force: Sequence[str], fresh: bool) -> None:

@@ -165,7 +165,10 @@ with paths.lock():
     process.wait()
     with launch.paths.lock():
         pass
+    models = launch.paths.pipeline_root / "Trainer" / "model"
+    half, = models.iterdir()
     assert states(launch()[0]) == ["cached", "done", "done", "done"]
+    assert not half.exists() and len(list(models.iterdir())) == 1, "nothing half made stays behind"
 
     process = until_it_sleeps()
     process.send_signal(signal.SIGINT)
