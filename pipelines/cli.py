@@ -13,14 +13,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from modules.errors import TextrailError, is_interruption
 
 if TYPE_CHECKING:
     from pipelines.console import PlainView
     from pipelines.local_runner import Node
-    from pipelines.predict import Predictor
     from pipelines.sections import Settings
     from pipelines.workspace import Workspace
 
@@ -84,8 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
                      help="another value for a setting, as YAML; repeatable")
     cluster = argparse.ArgumentParser(add_help=False)
-    cluster.add_argument("--beam", metavar="RUNNER", help="where the data work is done: direct (this process), flink, "
-                         "spark, dataflow or prism; short for --set beam.runner=RUNNER")
+    cluster.add_argument("--beam", metavar="RUNNER", dest="overrides", action="append", default=[],
+                         type="beam.runner={}".format, help="where the data work is done: direct (this process), "
+                         "flink, spark, dataflow or prism; short for --set beam.runner=RUNNER")
 
     command = commands.add_parser("list", help="ready-made runs")
     command.set_defaults(command=_list)
@@ -284,7 +284,7 @@ def _run(options: argparse.Namespace) -> int:
     from pipelines import settings, workspace
     from pipelines.console import captured, open_view
 
-    loaded = settings.load(options.run, _overrides(options))
+    loaded = settings.load(options.run, options.overrides)
     paths = workspace.new(options.run, options.workspace)
     with paths.lock():
         paths.claim(settings.settings_file(options.run))
@@ -302,11 +302,6 @@ def _run(options: argparse.Namespace) -> int:
                     raise
                 status, sentence = FAILED, _logged(error, log)
     return _tell(sentence, status) if sentence else status
-
-
-def _overrides(options: argparse.Namespace) -> list[str]:
-    """All of `--set`; `--beam` is one of them, and comes first so that a `--set beam.…` goes with it."""
-    return ([f"beam.runner={options.beam}"] if options.beam else []) + options.overrides
 
 
 def _logged(error: Exception, log: Path) -> str:
@@ -384,8 +379,7 @@ def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, vie
 def _run_again(options: argparse.Namespace) -> str:
     """The command that runs these very settings."""
     changes = (word for override in options.overrides for word in ("--set", override))
-    beam = ["--beam", options.beam] if getattr(options, "beam", None) else []
-    return shlex.join(["textrail", "run", options.run, *beam, *changes])
+    return shlex.join(["textrail", "run", options.run, *changes])
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -496,85 +490,15 @@ def _tensorboard(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from pipelines import workspace
-    from pipelines.console import captured
+    from pipelines import asking
 
-    pair = [text for text in (options.text_a, options.text_b) if text is not None]
-    ways = (bool(options.texts), bool(pair), bool(options.file), bool(options.input))
-    to_files = options.file or options.input
-    if (sum(ways) != 1 or len(pair) == 1 or bool(options.file) != bool(options.out)
-            or bool(options.input) != bool(options.output) or (to_files and options.json)):
-        raise TextrailError("texts, or --text-a with --text-b, or --file with --out, or --input with --output, the "
-                            "last two without --json", "another combination",
-                            f'For example: textrail predict {options.run} "a fine film".')
-    _check_utf8([*options.texts, *pair])
-    paths = workspace.existing(options.run, options.workspace)
-    fix = f"Push one with `textrail run {options.run}`; `textrail metrics {options.run}` tells why one was refused."
-    if options.input:
-        return _predict_files(options, paths, fix)
-    # TensorFlow greets on standard error, which nobody asked for; exceptions still say what is wrong.
-    with captured(os.devnull) as screen:
-        from pipelines.predict import Dialect, Predictor, newest_version, predict_file
-
-        predictor = Predictor(newest_version(paths.destination(), fix))
-        if options.file:
-            rows, warning = predict_file(predictor, options.file, options.out, Dialect.of(paths))
-            print(f"{rows} rows with {predictor.answers.what} in {options.out}", file=screen)
-        else:
-            warning = _predict_texts(options, pair, predictor, screen)
+    warning = asking.ask(options, _to_push(options.run))
     return _tell(f"warning: {warning}", OK) if warning else OK
 
 
-def _predict_files(options: argparse.Namespace, paths: Workspace, fix: str) -> int:
-    from components import files
-    from pipelines import settings
-    from pipelines.console import captured, ticking
-
-    recorded = json.loads(paths.settings.read_text("utf-8")) if paths.settings.exists() else {}
-    place = settings.load_beam(recorded.get("beam", {}), _overrides(options))
-    inputs, output = ([path if files.is_uri(path) else os.path.abspath(os.path.expanduser(path)) for path in some]
-                      for some in (options.input, [options.output]))
-    with captured(paths.new_log()) as screen, ticking(screen):
-        from pipelines import bulk, preflight
-        from pipelines.predict import Dialect
-
-        if preflight.is_wanted(place.model_dump()):
-            first = [found[0].path for found in map(files.find, inputs) if found]
-            print(preflight.check(place.model_dump(), output[0], first), file=screen)
-        done = bulk.predict_files(paths.destination(), fix, inputs, output[0], place.model_dump(), Dialect.of(paths),
-                                  options.format, options.part_mb)
-        kept = f", {done.kept} of them from before" if done.kept else ""
-        print(f"{done.rows:,} rows in {done.parts} parts{kept}: {output[0]}", file=screen)
-    return _tell(f"warning: {done.warning}", OK) if done.warning else OK
-
-
-def _check_utf8(texts: Sequence[str]) -> None:
-    """Refuses texts of the command line with bytes that Python could not decode."""
-    for number, text in enumerate(texts, start=1):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise TextrailError(f"UTF-8 in text {number}", f"{text[error.start]!a} at character {error.start + 1}",
-                                "Write it on a terminal in UTF-8, or in a file for --file.") from None
-
-
-def _predict_texts(options: argparse.Namespace, pair: Sequence[str], predictor: Predictor, screen: TextIO) -> str:
-    """Answers the texts of the command line. Returns a sentence on those not answered as a whole."""
-    from pipelines.predict import cut_warning
-
-    rows = [tuple(pair)] if pair else [(text,) for text in options.texts]
-    if len(rows[0]) != len(predictor.columns):
-        needs = "--text-a and --text-b" if len(predictor.columns) == 2 else "single texts"
-        raise TextrailError(f"{needs}: the model reads {' and '.join(predictor.columns)}",
-                            "single texts" if len(rows[0]) == 1 else "a pair", "Ask it so.")
-    cut = {}
-    for number, (row, answer) in enumerate(zip(rows, predictor(rows), strict=True), start=1):
-        # The text of a pair is a list of two.
-        print(json.dumps({"text": row[0] if len(row) == 1 else row, **answer._asdict()}, ensure_ascii=False)
-              if options.json else predictor.answers.line(answer, row), file=screen)
-        if reason := predictor.answers.cut(answer):
-            cut[number] = reason
-    return cut_warning("text", cut)
+def _to_push(run: str) -> str:
+    """What to do where a run has pushed nothing."""
+    return f"Push one with `textrail run {run}`; `textrail metrics {run}` tells why one was refused."
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -582,7 +506,6 @@ def _serve(options: argparse.Namespace) -> int:
     from pipelines.console import captured
 
     paths = workspace.existing(options.run, options.workspace)
-    fix = f"Push one with `textrail run {options.run}`; `textrail metrics {options.run}` tells why one was refused."
     for name, least in (("max_batch", 1), ("max_wait_ms", 0), ("max_request_mb", 0.001), ("port", 0)):
         if not getattr(options, name) >= least:
             raise TextrailError(f"--{name.replace('_', '-')} of at least {least}", str(getattr(options, name)),
@@ -598,7 +521,7 @@ def _serve(options: argparse.Namespace) -> int:
         limits = batching.Limits(options.max_batch, options.max_wait_ms / 1000)
         place = server.Place(options.host, options.port, int(options.max_request_mb * 2**20), limits,
                              not options.no_page)
-        server.serve(paths, place, fix, tell)
+        server.serve(paths, place, _to_push(options.run), tell)
     return OK
 
 
@@ -608,7 +531,7 @@ def _convert(options: argparse.Namespace) -> int:
     from pipelines import settings
     from pipelines.console import captured, ticking
 
-    loaded = settings.load_data(options.source, _overrides(options))
+    loaded = settings.load_data(options.source, options.overrides)
     with captured(os.devnull) as screen:
         with ticking(screen):
             from pipelines.convert import convert

@@ -31,8 +31,8 @@ from pipelines.failures import told
 from pipelines.sections import Data, Settings
 
 # What workers import; more comes with these.
-OWN = ("components.splits_writer", "components.vocabulary_gen", "components.text_transform", "components.judging",
-       "modules.tokenization", "modules.subwords")
+OWN = ("components.splits_writer", "components.vocabulary_gen", "components.text_transform",
+       "components.instance_gen", "components.judging", "modules.tokenization", "modules.subwords")
 ENDPOINT_SECONDS = 5   # For a job server to accept a connection.
 CANCEL_SECONDS = 5     # For it to end the job.
 
@@ -72,8 +72,8 @@ def data_files(data: Data) -> list[str]:
     """The first file of each of `data`'s paths."""
     paths = list(data.path.values()) if isinstance(data.path, dict) else [data.path]
     patterns = [*paths, data.pairs, data.data_dir and os.path.join(data.data_dir, "**", "dataset_info.json")]
-    found = [next(iter(files.find(pattern)), None) for pattern in patterns if pattern]
-    return [file.path for file in found if file]
+    found = [files.find(pattern) or files.find(os.path.join(pattern, "*")) for pattern in patterns if pattern]
+    return [of[0].path for of in found if of]
 
 
 def is_wanted(settings: Mapping[str, Any]) -> bool:
