@@ -6,6 +6,8 @@ that are too long are left out and counted. TFX's way, made for statistics besid
 and batches that begin at one row.
 """
 
+from __future__ import annotations
+
 import functools
 import json
 import os
@@ -109,14 +111,12 @@ class Executor(tfx_transform.Executor):
                      | "TransformFile" >> beam.ParDo(_TransformFile(graph, temp, settings.get("max_tokens")))
                      | "CountAsText" >> beam.Map(json.dumps)
                      | "WriteCounts" >> beam.io.WriteToText(os.path.join(temp, COUNTS)))
+            counts = _read_counts(temp)
+            if (unknown := sum(counts.values(), Rows()).unknown) is not None:
+                label = settings["data"]["label"]
+                raise unknown_label(label, class_names(schema, label), unknown)
             if "max_tokens" in settings:
-                _account(transformed, _read_counts(temp), settings["max_tokens"])
-        except Exception as error:
-            if UNKNOWN_LABEL not in str(error):
-                raise
-            unknown = str(error).split(UNKNOWN_LABEL, 1)[1].splitlines()[0]
-            label = settings["data"]["label"]
-            raise unknown_label(label, class_names(schema, label), unknown) from error
+                _account(transformed, counts, settings["max_tokens"])
         finally:
             tf.io.gfile.rmtree(temp)
 
@@ -173,14 +173,25 @@ def _trace(function: str, config: dict[str, Any], schema: schema_pb2.Schema, gra
 
 
 class Rows(NamedTuple):
-    """How many rows a split had, and how many of them were too long."""
+    """What came of the rows of a split, or of one of its files.
 
-    read: int
-    dropped: int
+    Attributes:
+        read: how many there are.
+        dropped: of those, how many were too long.
+        unknown: a label that is no class of the schema, at which reading ended, if there is one.
+    """
+
+    read: int = 0
+    dropped: int = 0
+    unknown: str | None = None
 
     @property
     def share(self) -> float:
         return self.dropped / max(self.read, 1)
+
+    def __add__(self, other: Rows) -> Rows:   # type: ignore[override]
+        unknown = [rows.unknown for rows in (self, other) if rows.unknown is not None]
+        return Rows(self.read + other.read, self.dropped + other.dropped, min(unknown, default=None))
 
 
 def _read_counts(folder: str) -> dict[str, Rows]:
@@ -188,9 +199,8 @@ def _read_counts(folder: str) -> dict[str, Rows]:
     counts: dict[str, Rows] = {}
     for path in tf.io.gfile.glob(os.path.join(folder, f"{COUNTS}-*")):
         with tf.io.gfile.GFile(path) as file:
-            for split, read, dropped in map(json.loads, file):
-                before = counts.get(split, Rows(0, 0))
-                counts[split] = Rows(before.read + read, before.dropped + dropped)
+            for split, *rows in map(json.loads, file):
+                counts[split] = counts.get(split, Rows()) + Rows(*rows)
     return counts
 
 
@@ -218,7 +228,7 @@ def all_too_long(split: str, rows: int, max_tokens: int) -> TextrailError:
 
 
 class _TransformFile(beam.DoFn):
-    """A file of raw examples to one of transformed examples in the same order; outputs split, rows read and dropped.
+    """A file of raw examples to one of transformed examples in the same order; outputs its split and its `Rows`.
 
     Args:
         graph: folder of the transform graph.
@@ -235,21 +245,29 @@ class _TransformFile(beam.DoFn):
         self._converter = impl_helper.make_tensor_to_arrow_converter(schema)
         self._encoder = tfxio.RecordBatchToExamplesEncoder(schema)
 
-    def process(self, paths: tuple[str, str, str]) -> Iterator[tuple[str, int, int]]:
+    def process(self, paths: tuple[str, str, str]) -> Iterator[tuple[str, int, int, str | None]]:
         split, source, target = paths
         # While one batch is written the next is read and tokenized.
         batches = tf.data.TFRecordDataset(source, "GZIP").batch(BATCH).map(self._transform).prefetch(1)
         unfinished = os.path.join(self._temp, uuid.uuid4().hex)
         read = written = 0
-        with tf.io.TFRecordWriter(unfinished, "GZIP") as writer:
-            for features, rows in batches:
-                for example in self._encoder.encode(self._converter.convert(features)):
-                    writer.write(example)
-                    written += 1
-                read += int(rows)
+        try:
+            with tf.io.TFRecordWriter(unfinished, "GZIP") as writer:
+                for features, rows in batches:
+                    for example in self._encoder.encode(self._converter.convert(features)):
+                        writer.write(example)
+                        written += 1
+                    read += int(rows)
+        except tf.errors.InvalidArgumentError as error:
+            # Told and not raised: a cluster would try such a file again and again.
+            _, met, unknown = error.message.partition(UNKNOWN_LABEL)
+            if not met:
+                raise
+            yield split, *Rows(read, 0, unknown.partition("\n")[0])
+            return
         # Renamed when complete, so that a killed or repeated attempt leaves no half file.
         tf.io.gfile.rename(unfinished, target, overwrite=True)
-        yield split, read, read - written
+        yield split, *Rows(read, read - written)
 
     def _transform(self, serialized: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:
         """Serialized examples [batch] to features of those that are short enough, and how many there were."""

@@ -1,16 +1,16 @@
 """VocabularyGen: the pieces of words that a model reads and writes, learned from the training split.
 
 Words are counted where the texts lie, by the very function that the model's graph splits texts with; only counts come
-together. Learning needs no more than those.
+together. Learning, the one thing that is not spread over workers, needs the counts of the frequent words and no more:
+how many it holds is bounded, whatever the size of the corpus. How well all words are covered is measured by workers.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import apache_beam as beam
@@ -19,7 +19,7 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
 
 from components.artifacts import DataBlessing, Vocabulary
-from components.wordpieces import INSIDE, learn, measure
+from components.wordpieces import INSIDE, Coverage, add_up, learn, measure
 from modules import subwords, tokenization
 from modules.errors import TextrailError
 from modules.progress import report as tell
@@ -27,8 +27,11 @@ from modules.progress import report as tell
 REPORT = "report.json"
 BATCH = 512                # Rows that are in memory at a time, with their words.
 HELD_WORDS = 500_000       # Different words that a worker counts before it hands them on.
+MOST_WORDS = 1_000_000     # Different words that pieces are learned from, the most frequent ones: about 1 GB.
 LONGEST_WORD = 100         # Characters; of a longer one (an address, a language without spaces) each such part counts.
 LONGEST_SHOWN = 10         # Pieces in the report.
+READ_BYTES = 1 << 22       # Of a file of counts, at a time.
+ALL, FREQUENT, COVERAGE = "all", "frequent", "coverage"   # Folders of counts, and of what is measured with them.
 
 
 class Codec(Protocol):
@@ -105,11 +108,15 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             groups = group_columns(folders, vocabulary["joint"] if len(folders) > 1 else False)
             with self._make_beam_pipeline() as pipeline:
                 count_words(pipeline, files, groups, settings, temp)
-            reports, learned = {}, {}
+            learned, reports = {}, {}
             for group in dict.fromkeys(groups.values()):
                 columns = [column for column, other in groups.items() if other == group]
-                learned[group], reports[group] = learn_pieces(
-                    functools.partial(read_counts, temp, group), columns, reserved, kind, vocabulary)
+                frequent = dict(count for path in _files_of(temp, FREQUENT, group) for count in read_counts(path))
+                learned[group], reports[group] = learn_from(frequent, columns, reserved, kind, vocabulary)
+            with self._make_beam_pipeline() as pipeline:
+                measure_words(pipeline, learned, temp)
+            for group, pieces in learned.items():
+                reports[group] = describe(_read_coverage(temp, group), pieces, len(reserved)) | reports[group]
             unfinished = os.path.join(temp, "vocabulary")
             for folder, columns in folders.items():
                 tf.io.gfile.makedirs(os.path.join(unfinished, folder))
@@ -159,7 +166,10 @@ def check_reserved(reserved: Sequence[str]) -> list[str]:
 
 def count_words(pipeline: beam.Pipeline, files: Sequence[str], groups: Mapping[str, str], settings: Mapping[str, Any],
                 folder: str) -> None:
-    """Counts the words of files into `folder/GROUP-*`, a line `COUNT WORD` for each.
+    """Counts the words of files into `folder/all/GROUP-*`, a line `COUNT WORD` for each.
+
+    Those that pieces are learned from stand in `folder/frequent/GROUP-*` once more: of `vocabulary.min_count` at least,
+    and the most frequent `MOST_WORDS` where there are more.
 
     Args:
         pipeline: what is counted with.
@@ -174,11 +184,71 @@ def count_words(pipeline: beam.Pipeline, files: Sequence[str], groups: Mapping[s
               | "CountFile" >> beam.ParDo(_CountFile(dict(groups), dict(settings)))
               | "AddUp" >> beam.CombinePerKey(sum))
     for group in dict.fromkeys(groups.values()):
-        _ = (counts
-             | f"Of{group}" >> beam.Filter(lambda item, group=group: item[0][0] == group)
-             | f"Lines{group}" >> beam.Map(lambda item: b"%d %s" % (item[1], item[0][1]))
-             | f"Write{group}" >> beam.io.WriteToText(os.path.join(folder, group or "text"),
-                                                      coder=beam.coders.BytesCoder()))
+        of_group = counts | f"Of{group}" >> beam.Filter(lambda item, group=group: item[0][0] == group)
+        least = (of_group
+                 | f"Counts{group}" >> beam.Values()
+                 | f"WordsOfACount{group}" >> beam.combiners.Count.PerElement()
+                 | f"AllCounts{group}" >> beam.combiners.ToDict()
+                 | f"Least{group}" >> beam.Map(least_count, settings["vocabulary"]["min_count"], MOST_WORDS))
+        frequent = of_group | f"Frequent{group}" >> beam.Filter(
+            lambda item, least: item[1] >= least, beam.pvalue.AsSingleton(least))
+        for name, some in ((ALL, of_group), (FREQUENT, frequent)):
+            _ = (some
+                 | f"Lines{name}{group}" >> beam.Map(lambda item: b"%d %s" % (item[1], item[0][1]))
+                 | f"Write{name}{group}" >> beam.io.WriteToText(os.path.join(folder, name, group or "text"),
+                                                                coder=beam.coders.BytesCoder()))
+
+
+def least_count(words: Mapping[int, int], min_count: int, most: int) -> int:
+    """How often a word must stand in the texts for pieces to be learned from it.
+
+    Words that stand there equally often go together, so that no chance decides; the most frequent ones always stay.
+
+        >>> least_count({1: 50, 2: 20, 5: 4, 9: 1}, min_count=1, most=30)
+        2
+
+    Args:
+        words: count → how many different words have it.
+        min_count: least count that is wanted.
+        most: different words wanted.
+    """
+    least, total = max(min_count, max(words, default=0)), 0
+    for count in sorted(words, reverse=True):
+        total += words[count]
+        if total > most or count < min_count:
+            break
+        least = count
+    return least
+
+
+def measure_words(pipeline: beam.Pipeline, learned: Mapping[str, Sequence[str]], folder: str) -> None:
+    """Measures how well pieces cover all counted words, the rare ones too, into `folder/coverage/GROUP-*`.
+
+    Args:
+        pipeline: what is measured with.
+        learned: group → pieces.
+        folder: of `count_words`.
+    """
+    for group, pieces in learned.items():
+        _ = (pipeline
+             | f"Files{group}" >> beam.Create(_files_of(folder, ALL, group))
+             | f"SpreadFiles{group}" >> beam.Reshuffle()
+             | f"Measure{group}" >> beam.Map(lambda path, pieces=pieces: tuple(measure(read_counts(path), pieces)))
+             | f"AddUp{group}" >> beam.CombineGlobally(lambda parts: tuple(add_up(parts)))
+             | f"AsText{group}" >> beam.Map(json.dumps)
+             | f"Write{group}" >> beam.io.WriteToText(os.path.join(folder, COVERAGE, group or "text")))
+
+
+def _files_of(folder: str, name: str, group: str) -> list[str]:
+    return sorted(tf.io.gfile.glob(os.path.join(folder, name, f"{group or 'text'}-*")))
+
+
+def _read_coverage(folder: str, group: str) -> Coverage:
+    parts = []
+    for path in _files_of(folder, COVERAGE, group):
+        with tf.io.gfile.GFile(path) as file:
+            parts += [Coverage(*json.loads(line)) for line in file]
+    return add_up(parts)
 
 
 class _CountFile(beam.DoFn):
@@ -220,21 +290,23 @@ def word_parts(word: bytes) -> list[bytes]:
     return [text[i:i + LONGEST_WORD].encode("utf-8") for i in range(0, len(text), LONGEST_WORD)]
 
 
-def read_counts(folder: str, group: str) -> Iterator[tuple[str, int]]:
-    """What `count_words` wrote of a group, in no order."""
-    for path in sorted(tf.io.gfile.glob(os.path.join(folder, f"{group or 'text'}-*"))):
-        with tf.io.gfile.GFile(path, "rb") as file:
-            for line in file.read().split(b"\n")[:-1]:   # A word may be what else ends a line.
+def read_counts(path: str) -> Iterator[tuple[str, int]]:
+    """The words of a file of `count_words` with their counts, in no order."""
+    with tf.io.gfile.GFile(path, "rb") as file:
+        rest = b""
+        while read := file.read(READ_BYTES):
+            *lines, rest = (rest + read).split(b"\n")   # A word may be what else ends a line.
+            for line in lines:
                 count, word = line.split(b" ", 1)
                 yield word.decode("utf-8"), int(count)
 
 
-def learn_pieces(counted: Callable[[], Iterable[tuple[str, int]]], columns: Sequence[str], reserved: Sequence[str],
-                 kind: Kind, settings: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """The pieces of counted words, and the report on them.
+def learn_from(counts: Mapping[str, int], columns: Sequence[str], reserved: Sequence[str], kind: Kind,
+               settings: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The pieces of frequent words, and what the report says of learning them.
 
     Args:
-        counted: the words with their counts, anew with each call: not all need be held at a time.
+        counts: word → how often it stands in the texts.
         columns: where the words are from, for errors.
         reserved: pieces that come first.
         kind: of the vocabulary.
@@ -243,7 +315,6 @@ def learn_pieces(counted: Callable[[], Iterable[tuple[str, int]]], columns: Sequ
     Raises:
         TextrailError: there are no words, or `vocabulary.size` does not even do for the characters.
     """
-    counts = {word: count for word, count in counted() if count >= settings["min_count"]}
     names = " and ".join(repr(column) for column in columns)
     if not counts:
         raise TextrailError(f"words in the column {names} of the training split",
@@ -255,19 +326,30 @@ def learn_pieces(counted: Callable[[], Iterable[tuple[str, int]]], columns: Sequ
         raise TextrailError(f"a vocabulary.size that holds the characters of {names}",
                             f"{settings['size']}, but there are {error}",
                             "Raise vocabulary.size, or lower vocabulary.max_characters.") from error
-    return learned.pieces, describe(counted(), learned.pieces, len(reserved)) | {
+    return learned.pieces, {
         "wanted": settings["size"], "reason": learned.reason, "characters": len(learned.characters),
-        "learned_from": len(counts)}
+        "learned_from": len(counts), "least_count": min(counts.values())}
 
 
-def describe(counts: Iterable[tuple[str, int]], pieces: Sequence[str], reserved: int) -> dict[str, Any]:
+def learn_pieces(counts: Mapping[str, int], columns: Sequence[str], reserved: Sequence[str], kind: Kind,
+                 settings: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The pieces of counted words and the whole report on them, of no more words than one process holds.
+
+    As `VocabularyGen` comes to them; arguments and errors are those of `learn_from`, with all words in `counts`.
+    """
+    least = least_count(Counter(counts.values()), settings["min_count"], MOST_WORDS)
+    frequent = {word: count for word, count in counts.items() if count >= least}
+    pieces, report = learn_from(frequent, columns, reserved, kind, settings)
+    return pieces, describe(measure(counts.items(), pieces), pieces, len(reserved)) | report
+
+
+def describe(coverage: Coverage, pieces: Sequence[str], reserved: int) -> dict[str, Any]:
     """What the report says of a vocabulary; every word of the training split counts, the rare ones too.
 
     Returns:
         `size`, `words`, `tokens_per_word`, `unknown_share` (of words that are [UNK]), `characters_covered` (share of
         the characters in all words), `longest` (pieces).
     """
-    coverage = measure(counts, pieces)
     longest = sorted(pieces[reserved:], key=lambda piece: (-len(piece.removeprefix(INSIDE)), piece))
     return {"size": len(pieces), "words": coverage.words, "tokens_per_word": coverage.tokens / coverage.words,
             "unknown_share": coverage.unknown / coverage.words,

@@ -10,6 +10,7 @@ word are marked by "##" and found as BERT's are, the longest first.
 from __future__ import annotations
 
 import heapq
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -90,7 +91,8 @@ class Merges:
     def __init__(self, counts: Mapping[str, int]):
         ordered = sorted(counts)
         self._counts = [counts[word] for word in ordered]
-        self._words = [[word[:1], *(INSIDE + character for character in word[1:])] for word in ordered]
+        # One string for each character, not one for each place where it stands: of millions of words a third of it all.
+        self._words = [[word[:1], *(sys.intern(INSIDE + character) for character in word[1:])] for word in ordered]
         self._pairs: dict[tuple[str, str], int] = defaultdict(int)
         self._where: dict[tuple[str, str], list[int]] = defaultdict(list)   # numbers of words; may be out of date
         for number, pieces in enumerate(self._words):
@@ -193,6 +195,11 @@ class Coverage(NamedTuple):
     unknown: int
     characters: int
     covered: int
+
+
+def add_up(parts: Iterable[Coverage]) -> Coverage:
+    """The coverage of all words, of that of parts of them."""
+    return Coverage(*(sum(numbers) for numbers in zip(Coverage(0, 0, 0, 0, 0), *parts, strict=True)))
 
 
 def measure(counts: Iterable[tuple[str, int]], pieces: Sequence[str]) -> Coverage:

@@ -20,6 +20,7 @@ from components.instance_gen import Preparation, check_counts
 from components.sample import Sample
 from components.schema_gen import read_curated
 from components.vocabulary_gen import KINDS, check_reserved, describe, learn_pieces
+from components.wordpieces import measure
 from modules.batching import Buckets
 from modules.bert import BertConfig
 from modules.instances import IS_RANDOM, Documents, Instance, Packing, token_ids_of
@@ -241,11 +242,12 @@ def _vocabulary(sample: Sample, settings: Settings, folder: str) -> tuple[str, d
         check_positions(folder, settings.instances.max_length, "instances.max_length")
         vocabulary = Vocabulary.read(folder)
         counts = count_words(rows, 0, kind.codec({"lower_case": vocabulary.lower_case}))
-        size = len(vocabulary.pieces)
-        return folder, describe(counts.items(), vocabulary.pieces, len(SPECIALS)) | {"wanted": size, "reason": ""}
+        known = vocabulary.pieces
+        return folder, describe(measure(counts.items(), known), known, len(SPECIALS)) | {
+            "wanted": len(known), "reason": ""}
     wanted = settings.vocabulary.model_dump()
     reserved = check_reserved([*kind.specials, *wanted["reserved"]])
-    pieces, report = learn_pieces(count_words(rows, 0, kind.codec(wanted)).items, [name], reserved, kind, wanted)
+    pieces, report = learn_pieces(count_words(rows, 0, kind.codec(wanted)), [name], reserved, kind, wanted)
     kind.write(pieces, wanted, folder)
     return "", report
 

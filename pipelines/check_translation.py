@@ -190,7 +190,7 @@ def _learn_vocabularies(rows: Sequence[Row], settings: Settings, folder: str) ->
     for place, group in enumerate(groups.values()):
         counts[group].update(count_words(rows, place, codec))
     reserved = check_reserved([*kind.specials, *vocabulary["reserved"]])
-    learned = {group: learn_pieces(found.items, [name for name in groups if groups[name] == group], reserved, kind,
+    learned = {group: learn_pieces(found, [name for name in groups if groups[name] == group], reserved, kind,
                                    vocabulary) for group, found in counts.items()}
     for side, name in columns.items():
         os.mkdir(f"{folder}/{side}")

@@ -54,10 +54,11 @@ def test_the_graph_names_a_label_it_does_not_know(reviews):
 
 
 def test_an_unknown_label_fails_with_a_sentence(tiny_encoder, tmp_path):
-    with pytest.raises(TextrailError, match="a 'stars' among bad, good; received 'mixed'"):
+    with pytest.raises(TextrailError, match="a 'stars' among bad, good; received 'mixed'") as caught:
         transform(tmp_path, tiny_encoder, {"train": [{"text": "a", "stars": "good"}],
                                            "validation": [{"text": "a", "stars": "mixed"}]},
                   COLUMN.format("text", "") + COLUMN.format("stars", LABEL))
+    assert caught.value.__context__ is None, "no worker raised it: a cluster would have tried again"
 
 
 def test_pairs_and_columns_without_a_shape(tiny_encoder, tmp_path):

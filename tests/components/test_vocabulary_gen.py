@@ -11,7 +11,7 @@ from tfx.types import channel, standard_artifacts
 from components import vocabulary_gen
 from components.artifacts import Vocabulary
 from components.beam_runner import run_beam_in_this_process
-from components.vocabulary_gen import Executor, VocabularyGen, group_columns, sentence
+from components.vocabulary_gen import Executor, VocabularyGen, group_columns, learn_pieces, least_count, sentence
 from modules import tokenization
 from modules.errors import TextrailError
 from modules.progress import LOGGER
@@ -107,6 +107,29 @@ def test_case_normalization_and_rare_words(tmp_path):
     with open(f"{folder}/report.json") as file:
         report = json.load(file)["source"]
     assert report["words"] == 4 and report["unknown_share"] == 0.5 and report["learned_from"] == 1
+
+
+@pytest.mark.parametrize(("min_count", "most", "least"), [(1, 100, 1), (1, 74, 2), (1, 24, 5), (1, 0, 9), (3, 100, 5),
+                                                         (10, 100, 10)])
+def test_how_often_a_word_must_stand_in_the_texts(min_count, most, least):
+    assert least_count({1: 50, 2: 20, 5: 4, 9: 1}, min_count, most) == least
+    assert least_count({}, 1, most) == 1
+
+
+def test_of_very_many_words_the_most_frequent_ones_teach(tmp_path, monkeypatch):
+    # On either side: three words twice, the mark of a sentence's end three times, two words once.
+    monkeypatch.setattr(vocabulary_gen, "MOST_WORDS", 4)
+    monkeypatch.setattr(vocabulary_gen, "READ_BYTES", 5)
+    pairs = [("uno dos tres.", "one two three."), ("uno dos cinco.", "one two five."), ("tres.", "three.")]
+    with open(f"{learned(tmp_path, pairs)}/report.json") as file:
+        report = json.load(file)
+    for side in ("source", "target"):
+        assert (report[side]["learned_from"], report[side]["least_count"], report[side]["words"]) == (4, 2, 10)
+        assert report[side]["unknown_share"] == 0.1, "what is not learned from is measured: cinco, five"
+    counts = {"uno": 2, "dos": 2, "tres": 2, f"{JOINER}.": 3, "cinco": 1}
+    kind = vocabulary_gen.KINDS["subwords"]
+    pieces, told = learn_pieces(counts, ["pt"], list(SPECIALS), kind, SETTINGS)
+    assert told == report["source"] and tuple(pieces) == Subwords.read(f"{tmp_path}/out/source").pieces
 
 
 def test_long_words_are_counted_in_parts(tmp_path):

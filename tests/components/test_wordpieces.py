@@ -5,7 +5,7 @@ import random
 import pytest
 import tensorflow as tf
 
-from components.wordpieces import Coverage, frequent_characters, learn, measure, split
+from components.wordpieces import Coverage, add_up, frequent_characters, learn, measure, split
 from modules.subwords import JOINER, SPECIALS, Subwords
 
 
@@ -61,3 +61,6 @@ def test_measure():
     pieces = ["[UNK]", "a", "##a", "b", "##b", "ab"]
     assert measure([("ab", 3), ("aba", 2), ("abz", 1)], pieces) == Coverage(
         words=6, tokens=3 + 2 * 2 + 1, unknown=1, characters=6 + 6 + 3, covered=14)
+    parts = [measure([("ab", 3)], pieces), measure([("aba", 2), ("abz", 1)], pieces)]
+    assert add_up(parts) == Coverage(6, 8, 1, 15, 14)
+    assert add_up([]) == Coverage(0, 0, 0, 0, 0)
