@@ -30,6 +30,10 @@ OWN = {
 # ends jobs of Prism that take longer.
 SERVER_SECONDS = 7 * 24 * 3600
 
+# Beam would send a list of this machine's packages with every job, for the log: the one file for which the job server
+# and all workers would have to share a folder.
+NOTHING_STAGED = "disable_logging_submission_environment"
+
 
 def is_here(endpoint: str | None) -> bool:
     """Whether a job server is on this machine; none stands for the default, which is."""
@@ -58,7 +62,7 @@ def beam_arguments(beam: Mapping[str, Any]) -> list[str]:
 
         >>> beam_arguments(Beam(runner="flink", parallelism=4).model_dump())
         ['--runner=PortableRunner', '--job_endpoint=localhost:8099', '--environment_type=LOOPBACK',
-         '--parallelism=4', '--job_server_timeout=604800']
+         '--parallelism=4', '--job_server_timeout=604800', '--experiments=disable_logging_submission_environment']
 
     Args:
         beam: validated, see `pipelines.beam_sections.Beam`.
@@ -81,5 +85,6 @@ def beam_arguments(beam: Mapping[str, Any]) -> list[str]:
         options |= {"parallelism": beam["parallelism"], "job_server_timeout": SERVER_SECONDS}
     options |= {key: beam[key] for key in ("temp_location", "staging_location")}
     options |= beam["options"]
-    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()
-            if value is not None and value is not False]
+    arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()
+                 if value is not None and value is not False]
+    return arguments + [f"--experiments={NOTHING_STAGED}"] * (runner in ENDPOINTS)

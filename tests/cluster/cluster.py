@@ -31,8 +31,8 @@ def missing() -> str:
     return "" if apache_beam.__version__ in FLINK else f"no Flink is named here for Beam {apache_beam.__version__}"
 
 
-def jars(folder: Path) -> Path:
-    """Folder with Flink's packages, fetched by Maven the first time.
+def jars(folder: Path, scope: str = "runtime") -> Path:
+    """Folder with Flink's packages, fetched by Maven the first time; of scope `provided` those of its operator.
 
     Raises:
         RuntimeError: Maven could not fetch them.
@@ -42,7 +42,7 @@ def jars(folder: Path) -> Path:
         done = subprocess.run(
             ["mvn", "-B", "-q", "-f", str(HERE / "pom.xml"), f"-Dbeam.version={version}",
              f"-Dflink.version={FLINK[version]}", "dependency:copy-dependencies", f"-DoutputDirectory={lib}",
-             "-DincludeScope=runtime"], capture_output=True, text=True)
+             f"-DincludeScope={scope}"], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"Maven could not fetch Flink: {(done.stdout + done.stderr).strip()[-300:]}")
         (lib / ".complete").touch()

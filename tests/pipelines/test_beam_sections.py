@@ -11,6 +11,7 @@ from components.beam_options import beam_arguments
 from pipelines.beam_sections import Beam, shown
 
 IMAGE = "registry/textrail:1"
+UNSTAGED = "--experiments=disable_logging_submission_environment"
 DATAFLOW = {"runner": "dataflow", "image": IMAGE, "temp_location": "gs://mine/temp",
             "options": {"project": "mine", "region": "europe-west1"}}
 
@@ -21,18 +22,18 @@ DATAFLOW = {"runner": "dataflow", "image": IMAGE, "temp_location": "gs://mine/te
                           "--direct_num_workers=3", "--direct_running_mode=multi_processing"]),
     ({"runner": "flink", "parallelism": 4},
      ["--runner=PortableRunner", "--job_endpoint=localhost:8099", "--environment_type=LOOPBACK", "--parallelism=4",
-      "--job_server_timeout=604800"]),
+      "--job_server_timeout=604800", UNSTAGED]),
     ({"runner": "flink", "job_endpoint": "cluster:8099", "environment": "EXTERNAL", "worker_pool": "localhost:50000",
       "processes": 0, "options": {"artifact_endpoint": "cluster:8098", "fast": True, "slow": False}},
      ["--runner=PortableRunner", "--job_endpoint=cluster:8099", "--environment_type=EXTERNAL",
       "--environment_config=localhost:50000", "--sdk_worker_parallelism=0", "--job_server_timeout=604800",
-      "--artifact_endpoint=cluster:8098", "--fast"]),
+      "--artifact_endpoint=cluster:8098", "--fast", UNSTAGED]),
     ({"runner": "spark", "environment": "DOCKER", "image": IMAGE, "temp_location": "/mnt/temp"},
      ["--runner=PortableRunner", "--job_endpoint=localhost:8099", "--environment_type=DOCKER",
       f"--environment_config={IMAGE}", "--sdk_worker_parallelism=1", "--job_server_timeout=604800",
-      "--temp_location=/mnt/temp"]),
+      "--temp_location=/mnt/temp", UNSTAGED]),
     ({"runner": "prism"}, ["--runner=PortableRunner", "--job_endpoint=localhost:8073", "--environment_type=LOOPBACK",
-                           "--job_server_timeout=604800"]),
+                           "--job_server_timeout=604800", UNSTAGED]),
     ({**DATAFLOW, "parallelism": 20},
      ["--runner=DataflowRunner", f"--sdk_container_image={IMAGE}", "--max_num_workers=20",
       "--temp_location=gs://mine/temp", "--project=mine", "--region=europe-west1"]),
