@@ -201,8 +201,8 @@ def build_pretrainer(settings: Mapping[str, Any], vocabulary: Vocabulary, dtype:
     """What a training begins with: a new BERT, or one that goes on from an encoder.
 
     Args:
-        settings: the settings of the run; of its keys `seed` and `model` (see `pretraining_config`, and `dropout` and
-            `next_sentence`).
+        settings: the settings of the run; of its keys `seed` and `model` (see `pretraining_config`, and `dropout`,
+            `neighbour_heads` and `next_sentence`).
         vocabulary: wordpieces; of an encoder its own.
         dtype: a Keras dtype policy such as `mixed_bfloat16`.
         encoder: folder of the encoder to go on from, whose sizes then count; "" begins anew.
@@ -223,7 +223,7 @@ def build_pretrainer(settings: Mapping[str, Any], vocabulary: Vocabulary, dtype:
         else:
             config = pretraining_config(model, len(vocabulary.pieces), vocabulary.pad_id)
             bert = Bert(config, model["dropout"], seed, with_pooler=with_next, name="bert")
-            look_at_neighbours(bert)
+            look_at_neighbours(bert, model.get("neighbour_heads"))
         pretrainer = Pretrainer(bert, vocabulary, with_next, name="pretrainer")
     finally:
         keras.config.set_dtype_policy(before)

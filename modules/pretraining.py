@@ -5,19 +5,24 @@ The model and its losses are `modules.pretrainer`, the masks `modules.masking`, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from modules import progress
-from modules.batching import Buckets, LengthBatches
+from modules.batching import Buckets, LengthBatches, Loading, parsed, read
+from modules.first_weights import know_company
 from modules.mask_filling import export_pretrainer
 from modules.masking import Masker, Masking, masked
 from modules.optimization import choose_precision, policy_of
 from modules.pretrainer import Pretrainer, build_pretrainer, sums
 from modules.tokenization import Vocabulary
 from modules.training import TrainArgs, Training, choose_strategy
+
+COUNTED = 100_000   # Examples whose words are counted before training begins; more change the vectors little.
 
 
 def features(next_sentence: bool) -> dict[str, tf.DType]:
@@ -56,6 +61,9 @@ def run_fn(args: TrainArgs) -> None:
     vocabulary, strategy = Vocabulary.read(args.encoder or args.vocabulary), choose_strategy(training["strategy"])
     with strategy.scope():
         pretrainer, kept = starting_model(settings, vocabulary, precision, args.encoder)
+        if not args.encoder:
+            progress.report("counting which words stand in the same texts")
+            know_company(pretrainer.bert, vocabulary, first_token_ids(args.train_files))
     if args.encoder:
         progress.report(f"goes on from the encoder, with {' and '.join(kept) or 'neither'} of its heads", lasting=True)
     batches = masked_batches(args, vocabulary, strategy)
@@ -66,6 +74,12 @@ def run_fn(args: TrainArgs) -> None:
              run_dir=args.run_dir, checkpoint_dir=args.checkpoint_dir, unit="tokens").fit()
     export_pretrainer(pretrainer, args.serving_dir, instances["max_length"], settings["filling"]["top"],
                       settings["evaluation"]["passes"], settings["data"]["text"])
+
+
+def first_token_ids(files: Sequence[str]) -> np.ndarray:
+    """The token ids [tokens] int32 of the first `COUNTED` examples of files, one example after the other."""
+    records = read(files, Loading()).take(COUNTED)
+    return np.concatenate([some["token_ids"].values.numpy() for some in parsed(records, features(False), Loading())])
 
 
 def starting_model(settings: dict[str, Any], vocabulary: Vocabulary, precision: str, encoder: str = ""
