@@ -157,7 +157,7 @@ def request_bodies(paths: workspace.Workspace, count: int = 500) -> list[bytes]:
     manifest = read_manifest(os.path.join(paths.destination(), version))
     columns = [manifest[key] for key in ("text", "text_pair") if manifest.get(key)]
     names = manifest.get("inputs", columns)
-    rows = examples(paths.pipeline_root, columns, None, count) or [["a text"] * len(columns)]
+    rows = examples(str(paths.pipeline_root), columns, None, count) or [["a text"] * len(columns)]
     return [json.dumps({"instances": [dict(zip(names, row, strict=True))]}).encode() for row in rows]
 
 

@@ -86,8 +86,7 @@ def _ask_for_texts(options: argparse.Namespace, pair: Sequence[str], predictor: 
 def _ask_for_many(options: argparse.Namespace, paths: Workspace, fix: str) -> str:
     from pipelines import settings
 
-    recorded = json.loads(paths.settings.read_text("utf-8")) if paths.settings.exists() else {}
-    place = settings.load_beam(recorded.get("beam", {}), options.overrides).model_dump()
+    place = settings.load_beam(paths.recorded("beam"), options.overrides).model_dump()
     inputs, (output,) = ([path if files.is_uri(path) else os.path.abspath(os.path.expanduser(path)) for path in some]
                          for some in (options.input, [options.output]))
     with captured(paths.new_log()) as screen, ticking(screen):

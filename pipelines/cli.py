@@ -317,7 +317,7 @@ def _build_and_run(options: argparse.Namespace, loaded: Settings, paths: Workspa
     sys.argv = sys.argv[:1]
     from absl import logging
 
-    from pipelines import local_runner, preflight, steps
+    from pipelines import local_runner, preflight
     from pipelines.beam_sections import shown
 
     logging.set_verbosity(logging.INFO)
@@ -327,7 +327,7 @@ def _build_and_run(options: argparse.Namespace, loaded: Settings, paths: Workspa
     place = loaded.beam.model_dump()
     if preflight.is_wanted(place):
         view.starting(f"asking a worker of {shown(loaded.beam)}")
-        view.say(str(preflight.check(place, steps.artifacts_root(loaded, paths),
+        view.say(str(preflight.check(place, paths.artifacts(loaded.beam.artifacts),
                                      preflight.files_read(loaded, paths.destination()))))
     return local_runner.run(pipeline, view, view.log, options.force, options.fresh, place)
 

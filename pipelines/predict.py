@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,7 +81,7 @@ class Dialect(NamedTuple):
     @classmethod
     def of(cls, paths: Workspace) -> Dialect:
         """That of the files which a run read last."""
-        data = json.loads(paths.settings.read_text("utf-8")).get("data", {}) if paths.settings.exists() else {}
+        data = paths.recorded("data")
         return cls(**{key: data[key] for key in cls._fields if key in data})
 
 

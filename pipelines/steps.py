@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -150,15 +149,9 @@ def way_out(settings: Settings, run: str, paths: Workspace, forced: bool, rows: 
                     baseline_version=now.baseline, attempt=now.attempt)
     report = _report(settings, run, paths, rows, made, evaluator, pusher)
     return pipeline.Pipeline(
-        pipeline_name=run, pipeline_root=artifacts_root(settings, paths), enable_cache=True,
+        pipeline_name=run, pipeline_root=paths.artifacts(settings.beam.artifacts), enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(paths.metadata)),
         components=[*rows.components, *made, served, evaluator, check, pusher, report])
-
-
-def artifacts_root(settings: Settings, paths: Workspace) -> str:
-    """Folder or URI for what the components of a run make."""
-    place = settings.beam.artifacts
-    return os.path.join(place, paths.run) if place else str(paths.pipeline_root)
 
 
 def _report(settings: Settings, run: str, paths: Workspace, rows: WayIn, made: Sequence[BaseComponent],

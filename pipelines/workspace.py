@@ -38,7 +38,7 @@ class Workspace:
 
     @property
     def pipeline_root(self) -> Path:
-        """Artifacts, one folder a component."""
+        """Artifacts, one folder a component, unless `beam.artifacts` says otherwise."""
         return self.folder / "pipeline"
 
     @property
@@ -65,11 +65,17 @@ class Workspace:
         """A path for the log of a run that begins now."""
         return self.folder / "logs" / f"{datetime.datetime.now():%Y-%m-%dT%H-%M-%S}.log"
 
+    def recorded(self, section: str) -> dict[str, Any]:
+        """A section of the settings of the last run; empty before the first one."""
+        return json.loads(self.settings.read_text("utf-8")).get(section, {}) if self.settings.exists() else {}
+
     def destination(self) -> str:
         """Folder or URI that the last run pushed to, or would have."""
-        if self.settings.exists():
-            return json.loads(self.settings.read_text("utf-8"))["push"]["destination"] or str(self.pushed)
-        return str(self.pushed)
+        return self.recorded("push").get("destination") or str(self.pushed)
+
+    def artifacts(self, place: str | None) -> str:
+        """Folder or URI for what the components make, where `beam.artifacts` of the settings is `place`."""
+        return os.path.join(place, self.run) if place else str(self.pipeline_root)
 
     def record(self, settings: Settings) -> None:
         """Keeps the settings in force, so that later commands find what `--set` changed."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import tensorflow as tf
 
@@ -19,12 +19,12 @@ MASKED_WORDS = 8     # At least, of a sentence that says something about a word 
 LOOKED_INTO = 4000   # Characters of a text, for a sentence.
 
 
-def examples(pipeline_root: Path, columns: Sequence[str], label: str | None, count: int = COUNT, masked: bool = False
+def examples(artifacts: str, columns: Sequence[str], label: str | None, count: int = COUNT, masked: bool = False
              ) -> list[list[str]]:
     """Short texts from the split that the model was not trained on.
 
     Args:
-        pipeline_root: of the run; without its data there are none.
+        artifacts: folder or URI of what the run's components made; without its data there are none.
         columns: that the model reads.
         label: column of the class, if there is one.
         count: of the rows.
@@ -35,7 +35,7 @@ def examples(pipeline_root: Path, columns: Sequence[str], label: str | None, cou
     """
     found: list[list[str]] = []
     seen: Counter[str] = Counter()
-    for record in tf.data.TFRecordDataset(_files(pipeline_root), "GZIP").take(LOOKED_AT * count).as_numpy_iterator():
+    for record in tf.data.TFRecordDataset(_files(artifacts), "GZIP").take(LOOKED_AT * count).as_numpy_iterator():
         features = tf.train.Example.FromString(record).features.feature
         texts = [_value(features, column) for column in columns]
         texts = [with_mask(text) for text in texts] if masked else texts
@@ -66,11 +66,12 @@ def with_mask(text: str) -> str:
     return ""
 
 
-def _files(pipeline_root: Path) -> list[str]:
+def _files(artifacts: str) -> list[str]:
     """Those of the newest data, of the test split or else of the one for validation."""
-    made = sorted(pipeline_root.glob("ExampleGen/examples/*"), key=lambda path: int(path.name))
+    made = sorted(tf.io.gfile.glob(os.path.join(artifacts, "ExampleGen", "examples", "*")),
+                  key=lambda path: int(os.path.basename(path)))
     for split in ("test", "validation") if made else ():
-        if files := sorted(map(str, made[-1].glob(f"Split-{split}/*.gz"))):
+        if files := sorted(tf.io.gfile.glob(os.path.join(made[-1], f"Split-{split}", "*.gz"))):
             return files
     return []
 

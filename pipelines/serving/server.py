@@ -149,8 +149,8 @@ def _add_page(app: Starlette, paths: Workspace, watcher: Watcher, place: Place, 
 
     with watcher.use() as served:
         model = served.model
-    rows = examples(paths.pipeline_root, model.columns, model.manifest.get("label"),
-                    masked=model.manifest["shape"] == "pretraining")
+    made = paths.artifacts(paths.recorded("beam").get("artifacts"))
+    rows = examples(made, model.columns, model.manifest.get("label"), masked=model.manifest["shape"] == "pretraining")
     return playground.mount(app, playground.build(paths.run, watcher, rows), place.most_bytes)
 
 

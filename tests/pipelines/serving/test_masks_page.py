@@ -26,8 +26,9 @@ def words(tmp_path_factory, tiny_encoder):
 
 def test_sentences_with_a_mask_are_examples(words):
     assert with_mask("") == with_mask("a b c d e f g h i j.") == ""
-    root = workspace.Workspace("words", words[1] / "words").pipeline_root
-    assert examples(root, ["text"], None, masked=True) == [
+    paths = workspace.Workspace("words", words[1] / "words")
+    assert paths.artifacts("gs://mine/runs") == "gs://mine/runs/words"
+    assert examples(paths.artifacts(None), ["text"], None, masked=True) == [
         [BRIDGE], ["The <b>old</b> tower has always [MASK] stronger than the others."]]
 
 
