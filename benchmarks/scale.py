@@ -89,7 +89,7 @@ def prepare(folder: Path, beam: dict) -> None:
         began = time.monotonic()
         context = BaseBeamExecutor.Context(
             tmp_dir=str(folder / "tmp"), unique_id="1",
-            make_beam_pipeline_fn=lambda name=name: make_pipeline(beam, name))   # type: ignore[misc]
+            make_beam_pipeline_fn=lambda name=name: make_pipeline(beam, name, str(folder)))   # type: ignore[misc]
         executor(context).Do({key: made[key] for key in inputs}, {key: made[key] for key in outputs}, properties)
         seconds[name] = time.monotonic() - began
     written = sum(path.stat().st_size for key in ("examples", "transformed_examples")

@@ -15,6 +15,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from components.beam_jobs import job_name
 from components.beam_options import IN_THIS_PROCESS, beam_arguments
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -32,14 +33,15 @@ def run_beam_in_this_process() -> None:
     StandardOptions.DEFAULT_RUNNER = IN_THIS_PROCESS
 
 
-def make_pipeline(settings: Mapping[str, Any], name: str) -> beam.Pipeline:
+def make_pipeline(settings: Mapping[str, Any], name: str, root: str) -> beam.Pipeline:
     """A Beam pipeline that runs where the settings say.
 
     Args:
         settings: the section `beam` of a run's settings.
-        name: of the job, as the cluster's own page shows it.
+        name: of what it does, which the cluster's own page shows.
+        root: folder or URI for the results, by which `components.beam_jobs.end_jobs` finds the job.
     """
-    arguments = [*beam_arguments(settings), f"--job_name=textrail-{name.lower()}"]
+    arguments = [*beam_arguments(settings), f"--job_name={job_name(name, root)}"]
     if settings["ship_code"]:
         arguments.append(f"--extra_package={code_package()}")
     return beam.Pipeline(options=PipelineOptions(arguments))

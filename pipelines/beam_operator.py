@@ -24,21 +24,22 @@ class BeamOperator(beam_executor_operator.BeamExecutorOperator):
         executor_spec: of the component.
         platform_config: none.
         beam: the section `beam` of the settings.
+        root: folder or URI of the pipeline's artifacts.
     """
 
     SUPPORTED_EXECUTOR_SPEC_TYPE = [executable_spec_pb2.BeamExecutableSpec]   # noqa: RUF012  # as TFX has it
 
     def __init__(self, executor_spec: message.Message, platform_config: message.Message | None = None, *,
-                 beam: Mapping[str, Any]):
+                 beam: Mapping[str, Any], root: str):
         super().__init__(executor_spec, platform_config)
-        self._beam = beam
+        self._beam, self._root = beam, root
 
     def run_executor(self, execution_info: data_types.ExecutionInfo, make_beam_pipeline_fn: Any = None) -> Any:
         """Runs it, and again where its job failed for a reason that another attempt may not meet."""
         name = execution_info.pipeline_node.node_info.id
 
         def make() -> Any:
-            return make_pipeline(self._beam, name)
+            return make_pipeline(self._beam, name, self._root)
 
         for attempt in range(1, self._beam["retries"] + 2):
             try:

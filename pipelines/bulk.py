@@ -86,7 +86,7 @@ def predict_files(destination: str, fix: str, patterns: Sequence[str], output: s
         parts = sum(one["parts"] for one in rows)
         return Done(sum(one["rows"] for one in rows), parts, parts, "")
     ask = _Ask(read, plan["model"], output, [file.path for file in found])
-    with make_pipeline(settings, "predict") as pipeline:
+    with make_pipeline(settings, "predict", output) as pipeline:
         put_aside = (pipeline
                      | "Files" >> beam.Create([(number, file.path) for number, file in enumerate(found)])
                      | "SpreadFiles" >> beam.Reshuffle()

@@ -63,11 +63,11 @@ def convert(settings: DataSettings, out: str, shard_mb: int) -> Converted:
     plan = splits_writer.Plan(pieces, data["split"], shard_mb * MEGABYTE, settings.seed)
     place = settings.beam.model_dump()
     if preflight.is_wanted(place):
-        report(str(preflight.check(place, os.path.dirname(out), preflight.data_files(settings.data))), lasting=True)
+        report(str(preflight.check(place, out, preflight.data_files(settings.data))), lasting=True)
     beside = os.path.join(os.path.dirname(out), f".{os.path.basename(out)}.{uuid.uuid4().hex[:8]}")
     temp = os.path.join(beside, "temp")
     try:
-        with make_pipeline(place, "convert") as pipeline:
+        with make_pipeline(place, "convert", out) as pipeline:
             splits_writer.write_splits(pipeline, source, columns, pieces, plan, beside, temp)
         counts = splits_writer.finish(beside, temp, plan, skip=data["bad_rows"] == "skip")
         tf.io.gfile.rmtree(temp)

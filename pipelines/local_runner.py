@@ -100,8 +100,9 @@ def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (),
     _show_code_to_cache(steps, deployment)
     connection = getattr(deployment.metadata_connection_config,
                          deployment.metadata_connection_config.WhichOneof("connection_config"))
-    _put_away_what_was_killed(connection, pipeline.pipeline_info.pipeline_root)
-    operator: Any = functools.partial(BeamOperator, beam=beam or Beam().model_dump())
+    root = pipeline.pipeline_info.pipeline_root
+    _put_away_what_was_killed(connection, root)
+    operator: Any = functools.partial(BeamOperator, beam=beam or Beam().model_dump(), root=root)
     nodes = [Node(step.node_info.id) for step in steps]
     listener.begin(nodes)
     for step, node in zip(steps, nodes, strict=True):
@@ -134,8 +135,8 @@ def run(pipeline: Any, listener: Listener, log: Path, force: Iterable[str] = (),
 def _put_away_what_was_killed(connection: Any, root: str) -> None:
     """Deletes what components had begun to make when a run's process was killed.
 
-    No other run of this name is under way (`Workspace.lock`), so what ML Metadata has as running is not. A job that a
-    cluster still works on finds no folder to write into, and fails there.
+    No other run of this name is under way (`Workspace.lock`), so what ML Metadata has as running is not. A cluster's
+    job that was still under way has been ended (`preflight.check`), or finds no folder to write into and fails.
     """
     with metadata.Metadata(connection) as handle:
         killed = [execution for execution in handle.store.get_executions()

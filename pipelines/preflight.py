@@ -22,6 +22,7 @@ import tensorflow as tf
 from apache_beam.metrics import MetricsFilter
 
 from components import files, worker_probe
+from components.beam_jobs import end_jobs
 from components.beam_options import ENDPOINTS, environment_of
 from components.beam_runner import make_pipeline
 from components.code_fingerprint import project_fingerprint
@@ -33,8 +34,8 @@ from pipelines.sections import Data, Settings
 # What workers import; more comes with these.
 OWN = ("components.splits_writer", "components.vocabulary_gen", "components.text_transform",
        "components.instance_gen", "components.judging", "modules.tokenization", "modules.subwords")
+FOLDER = ".preflight-"   # How the one begins that workers look for and write into.
 ENDPOINT_SECONDS = 5   # For a job server to accept a connection.
-CANCEL_SECONDS = 5     # For it to end the job.
 
 
 class Seen(NamedTuple):
@@ -84,9 +85,11 @@ def is_wanted(settings: Mapping[str, Any]) -> bool:
 def check(settings: Mapping[str, Any], root: str, reads: Sequence[str]) -> Seen:
     """Sends a small job to the workers, and refuses what would fail or hang later.
 
+    Jobs that a killed call for the same folder has left on the cluster are ended before.
+
     Args:
         settings: the section `beam` of a run's settings; `preflight_seconds` bounds the time.
-        root: folder or URI for what components make; made if it is not there.
+        root: folder or URI for what is made; made if it is not there.
         reads: files that workers read.
 
     Returns:
@@ -99,12 +102,15 @@ def check(settings: Mapping[str, Any], root: str, reads: Sequence[str]) -> Seen:
     began = time.monotonic()
     _check_paths_can_be_shared(settings, root)
     _check_server_answers(settings)
-    folder = os.path.join(root, f".preflight-{uuid.uuid4().hex}")
+    end_jobs(settings, root)
+    for left in tf.io.gfile.glob(os.path.join(root, f"{FOLDER}*")):
+        tf.io.gfile.rmtree(left)
+    folder = os.path.join(root, f"{FOLDER}{uuid.uuid4().hex}")
     tf.io.gfile.makedirs(folder)
     try:
         with tf.io.gfile.GFile(os.path.join(folder, "here"), "w") as file:
             file.write("")
-        answers = _ask(settings, {"root": folder, "reads": list(reads), "own": list(OWN)})
+        answers = _ask(settings, root, {"root": folder, "reads": list(reads), "own": list(OWN)})
     finally:
         tf.io.gfile.rmtree(folder)
     here = worker_probe_here()
@@ -143,7 +149,7 @@ def _check_server_answers(settings: Mapping[str, Any]) -> None:
                             "Start it, or correct beam.job_endpoint; docs/cluster.md shows how.") from error
 
 
-def _ask(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _ask(settings: Mapping[str, Any], root: str, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Runs the job, in a thread of its own since any call of it may wait for ever.
 
     Returns:
@@ -160,7 +166,7 @@ def _ask(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> list[dict
 
     def run() -> None:
         try:
-            pipeline = make_pipeline(settings, "preflight")
+            pipeline = make_pipeline(settings, "preflight", root)
             _ = (pipeline
                  | "Questions" >> beam.Create([expression] * 2 * (settings["parallelism"] or 1))
                  | "Spread" >> beam.Reshuffle()
@@ -176,10 +182,7 @@ def _ask(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> list[dict
     thread.start()
     thread.join(settings["preflight_seconds"])
     if thread.is_alive():
-        if result:
-            ending = threading.Thread(target=result[0].cancel, daemon=True)
-            ending.start()
-            ending.join(CANCEL_SECONDS)
+        end_jobs(settings, root)
         raise TextrailError(f"an answer of a worker within {settings['preflight_seconds']:g} s "
                             "(beam.preflight_seconds)", "none" if result else "none, nor of the job server",
                             _look_at(settings))

@@ -91,7 +91,9 @@ class Flink:
 
     def _java(self, memory: str, main: str, *arguments: Any) -> list[str]:
         opened = [f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in OPEN]
-        return ["java", f"-Xmx{memory}", "-XX:MaxDirectMemorySize=1g", *opened, "-cp", f"{self._lib}/*", main,
+        return ["java", f"-Xmx{memory}", "-XX:MaxDirectMemorySize=1g", *opened,
+                "-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss",
+                "-cp", f"{self._lib}/*", main,
                 *map(str, arguments)]
 
     def start(self, *names: str) -> None:
