@@ -134,6 +134,8 @@ def _begin(output: str, wanted: dict[str, Any]) -> dict[str, Any] | None:
         TextrailError: the folder has something else.
     """
     work = os.path.join(output, WORK)
+    if tf.io.gfile.exists(output) and not tf.io.gfile.isdir(output):
+        raise TextrailError("a folder for --output", f"the file {output}", "Name another one; it is made.")
     there = tf.io.gfile.listdir(output) if tf.io.gfile.isdir(output) else []
     names = {name.rstrip("/") for name in there}
     before = next((os.path.join(output, name) for name in (MANIFEST, os.path.join(WORK, PLAN))

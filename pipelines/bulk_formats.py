@@ -79,8 +79,11 @@ class Table:
     def open(self, path: str, model: Described) -> Rows:
         rows = read_rows(path, self._dialect)
         header = next(rows, [])
-        if self._dialect.columns:   # The first line is a row, which may lack the last of them.
-            rows, header = chain([header] if header else [], rows), list(self._dialect.columns)[:len(header)]
+        if self._dialect.columns:   # The first line, if there is one, is a row, which may lack the last of them.
+            rows, header = chain([header] if header else [], rows), list(self._dialect.columns)[:len(header) or None]
+        if not header:
+            raise TextrailError(f"a header with {' and '.join(map(repr, model.columns))} in {path}", "an empty file",
+                                "Leave it out of --input, or write its header.")
         where, added = places(model, header, path)
         return Rows((header, where, added), ((row, sum(map(len, row))) for row in rows))
 
@@ -186,7 +189,9 @@ class Records:
 
 def _text_file(path: str) -> Any:
     """A file of UTF-8 to write, at a path or URI."""
-    return tf.io.gfile.GFile(path, "w")
+    file = tf.io.gfile.GFile(path, "w")
+    file.write("")   # Without a first write there would be none.
+    return file
 
 
 FORMATS = ("csv", "text", "tfrecord")

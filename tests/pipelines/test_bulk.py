@@ -67,6 +67,14 @@ def test_tables_in_parts_whose_names_sort_as_the_rows_stand(pushed, tmp_path, sm
     assert predict(pushed, tmp_path, "*.csv*") == (6, 4, 4, ""), "finished: nothing is asked again"
 
 
+def test_files_without_header_may_be_empty_or_end_early(pushed, tmp_path):
+    (tmp_path / "a.csv").write_text("good\ndull\n")
+    (tmp_path / "b.csv").write_text("")
+    assert predict(pushed, tmp_path, "*.csv", dialect=Dialect(columns=["review", "label"])) == (2, 2, 0, "")
+    assert [(tmp_path / f"out/part-0000{file}-000000.csv").read_text() for file in (0, 1)] == [
+        "good,pos,0.750000,0.250000,0.750000\ndull,neg,0.750000,0.750000,0.250000\n", ""]
+
+
 def test_lines_have_their_file_and_number_for_a_key(pushed, tmp_path):
     (tmp_path / "texts.txt").write_text("good\n\n  \nnaïve “quotes”\r\n", encoding="utf-8")
     assert predict(pushed, tmp_path, "texts.txt") == (2, 1, 0, "")
@@ -145,6 +153,9 @@ def test_what_cannot_be_used_is_a_sentence(pushed, tmp_path):
     assert predict(pushed, tmp_path, "a.csv", "b.csv") == (3, 2, 1, ""), "of a mended file all is answered anew"
     (tmp_path / "b.csv").write_text("review,id\ngood,1\n")
     assert "those of one with another --input, or the files have changed" in told("a.csv", "b.csv")
+    (tmp_path / "out").rename(tmp_path / "before")
+    (tmp_path / "out").touch()
+    assert told("a.csv").startswith(f"expected a folder for --output; received the file {tmp_path}/out. Name another")
     (tmp_path / "out2").mkdir()
     (tmp_path / "out2/mine").touch()
     with pytest.raises(TextrailError, match="received other files, such as mine"):
