@@ -13,7 +13,7 @@ from tfx.utils import path_utils
 
 from components import environment
 from components.artifacts import DataBlessing, Encoder, Vocabulary
-from components.code_fingerprint import code_fingerprint
+from components.code_fingerprint import code_fingerprint, project_fingerprint
 from modules import progress
 from modules.train_worker import train_here_and_elsewhere
 from modules.training import TrainArgs
@@ -67,7 +67,7 @@ class Executor(base_executor.BaseExecutor):
         if tf.io.gfile.exists(checkpoint_dir):
             progress.report(f"found the checkpoint of a training that was cut off: {checkpoint_dir}", lasting=True)
         if args.settings.get("training", {}).get("strategy") == "multi_worker":
-            train_here_and_elsewhere(exec_properties["run_fn"], args)
+            train_here_and_elsewhere(exec_properties["run_fn"], args, project_fingerprint())
         else:
             getattr(importlib.import_module(module), function)(args)
         if tf.io.gfile.exists(checkpoint_dir):
@@ -75,9 +75,15 @@ class Executor(base_executor.BaseExecutor):
 
 
 def _identity(input_dict: dict[str, list], exec_properties: dict[str, Any]) -> str:
-    """Names a training by all it depends on, so that only the very same one resumes from its checkpoint."""
+    """Names a training by all it depends on, so that only the very same one resumes from its checkpoint.
+
+    With several streams it is the same on any number of devices, see `modules.streams`.
+    """
     inputs = {key: [artifact.uri for artifact in artifacts] for key, artifacts in input_dict.items()}
-    parts = [inputs, {key: exec_properties[key] for key in ("run_fn", "settings", "code")}]
+    settings = json.loads(exec_properties["settings"])
+    if settings.get("training", {}).get("loading", {}).get("streams", 1) > 1:
+        del settings["training"]["strategy"]
+    parts = [inputs, settings, {key: exec_properties[key] for key in ("run_fn", "code")}]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -19,6 +19,7 @@ as many shapes of two lengths, each 8 wide.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from modules.errors import TextrailError
-from modules.streams import Streams, dealt, everybodys, has_several_processes, own_streams
+from modules.streams import Streams, are_dealt, dealt, everybodys, has_several_processes, own_streams
 from modules.training import TrainArgs
 
 Stage = Callable[[tf.data.Dataset, int], tf.data.Dataset]   # Batches and the epoch's seed → what a task trains on.
@@ -384,12 +385,19 @@ class LengthBatches:
         records, found = {}, {}
         for stream in self._own:
             folder = os.path.join(self.args.checkpoint_dir, split if self._is_one_stream else f"{split}-{stream}")
-            own = files if self._is_one_stream else dealt(files, stream, self.loading.streams)
-            records[stream] = cached(read(own, self.loading), self.loading, folder)
+            records[stream] = cached(self._of_stream(files, stream), self.loading, folder)
             counts, tokens = count_by_bucket(parsed(records[stream], self.features, self.loading), self.buckets)
             found[stream] = [*counts, tokens]
         every = everybodys(strategy, found, self.loading.streams)
         return records, [counts for *counts, _ in every], sum(tokens for *_, tokens in every)
+
+    def _of_stream(self, files: list[str], stream: int) -> tf.data.Dataset:
+        streams = self.loading.streams
+        if are_dealt(files, streams):   # With one stream they always are.
+            return read(dealt(files, stream, streams), self.loading)
+        # Only of records that come in the same order to all has every stream others.
+        in_order = dataclasses.replace(self.loading, deterministic=True)
+        return read(files, in_order).shard(streams, stream)
 
     def _streams(self, records: dict[int, tf.data.Dataset], steps: int, seed: int = 0, shuffle_buffer: int = 0
                  ) -> tf.data.Dataset | Streams:

@@ -1,9 +1,10 @@
 """Batches for several devices, out of files that no two of them share.
 
-Files are dealt to streams, and of every batch each stream makes a part, in batches of its own. How many streams there
-are is a setting of the training and not the number of devices: one device joins the parts of all streams, two devices
-take half of the streams each. So a batch holds the same examples on any number of devices, a training that was cut off
-goes on with another number, and nobody reads a file that is another one's.
+Files, or where they are few their records, are dealt to streams, and of every batch each stream makes a part, in
+batches of its own. How many streams there are is a setting of the training and not the number of devices: one device
+joins the parts of all streams, two devices take half of the streams each. So a batch holds the same examples on any
+number of devices, a training that was cut off goes on with another number, and of many files no process reads one that
+is another one's.
 """
 
 from __future__ import annotations
@@ -90,31 +91,36 @@ def check_shared(streams: int, devices: int) -> None:
                             "batch holds.")
 
 
-def dealt(files: Sequence[str], stream: int, streams: int) -> list[str]:
-    """The files of a stream: every so many-th of the sorted ones.
+def are_dealt(files: Sequence[str], streams: int) -> bool:
+    """Whether there are files enough for streams of about the same length: as many for each, or at least eight.
 
-    Raises:
-        TextrailError: there are fewer files than streams.
+    Of fewer files, which hold little, every stream reads all and takes every so many-th record.
     """
-    if len(files) < streams:
-        raise TextrailError(f"at least {streams} files of transformed examples for training.loading.streams={streams}",
-                            str(len(files)), "Lower it; ExampleGen makes a file of every 64 MB of text.")
+    return len(files) % streams == 0 or len(files) >= 8 * streams
+
+
+def dealt(files: Sequence[str], stream: int, streams: int) -> list[str]:
+    """The files of a stream: every so many-th of the sorted ones."""
     return sorted(files)[stream::streams]
 
 
 def own_streams(strategy: tf.distribute.Strategy, streams: int) -> range:
     """The streams that this process reads."""
-    if not has_several_processes(strategy):
-        return range(streams)
-    workers = strategy.num_replicas_in_sync // strategy.extended._num_devices_per_worker
-    check_shared(streams, workers)
-    each, worker = streams // workers, worker_number(strategy)
+    count, worker = workers(strategy), worker_number(strategy)
+    check_shared(streams, count)
+    each = streams // count
     return range(worker * each, (worker + 1) * each)
 
 
 def has_several_processes(strategy: tf.distribute.Strategy) -> bool:
     """Whether each of a training's processes has a part of its devices; a TPU's one process has all."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def workers(strategy: tf.distribute.Strategy) -> int:
+    """A training's processes."""
+    return strategy.num_replicas_in_sync // strategy.extended._num_devices_per_worker if has_several_processes(
+        strategy) else 1
 
 
 def worker_number(strategy: tf.distribute.Strategy) -> int:
@@ -126,18 +132,18 @@ def worker_number(strategy: tf.distribute.Strategy) -> int:
     return resolver.task_id if resolver.task_type == "chief" else chiefs + resolver.task_id
 
 
-def everybodys(strategy: tf.distribute.Strategy, own: dict[int, list[int]], streams: int) -> list[list[int]]:
-    """Numbers of every stream, of which each process knows those of its own.
+def everybodys(strategy: tf.distribute.Strategy, own: dict[int, list[int]], count: int) -> list[list[int]]:
+    """Numbers of every stream, or of every process, of which each process knows those of its own.
 
     Args:
         strategy: of the training.
-        own: stream → its numbers, as many for each.
-        streams: how many there are.
+        own: stream or process → its numbers, as many for each.
+        count: how many streams or processes there are.
     """
     width = len(next(iter(own.values())))
     if not has_several_processes(strategy):
-        return [own[stream] for stream in range(streams)]
-    rows = tf.constant([own.get(stream, [0] * width) for stream in range(streams)], tf.float64)
+        return [own[one] for one in range(count)]
+    rows = tf.constant([own.get(one, [0] * width) for one in range(count)], tf.float64)
 
     @tf.function
     def total() -> tf.Tensor:

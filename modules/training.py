@@ -23,7 +23,8 @@ from modules import progress
 from modules.errors import TextrailError
 from modules.kept_weights import KeptWeights
 from modules.optimization import AdamW, Schedule
-from modules.streams import Streams, has_several_processes, worker_number
+from modules.rendezvous import place
+from modules.streams import Streams, everybodys, has_several_processes, worker_number, workers
 
 SILENT_SECONDS = 300   # After which one of several processes counts as dead.
 
@@ -90,9 +91,7 @@ def choose_strategy(wanted: str) -> tf.distribute.Strategy:
     if wanted == "one_device":
         return tf.distribute.get_strategy()
     if wanted == "multi_worker":
-        if not os.environ.get("TF_CONFIG"):
-            raise TextrailError("TF_CONFIG in the environment for training.strategy=multi_worker", "none",
-                                "docs/cluster.md says how workers are started; or set training.strategy=one_device.")
+        place()
         return _multi_worker()
     if wanted == "mirrored":
         cpus = tf.config.list_logical_devices("CPU")
@@ -240,8 +239,9 @@ class Training:
     def _replica_step(self, batch: Batch) -> Sums:
         parts = self.settings.get("accumulate", 1)
         sums, gradients = self._gradients(batch) if parts == 1 else self._accumulated(batch, parts)
-        gradients = [None if g is None else self._over_replicas(g) for g in gradients]
-        norm = self.optimizer.apply(gradients, self.schedule(self.step))
+        # All in one call: between machines a message costs more than what is in it.
+        summed = iter(self._over_replicas([g for g in gradients if g is not None]))
+        norm = self.optimizer.apply([None if g is None else next(summed) for g in gradients], self.schedule(self.step))
         self.step.assign_add(1)
         return {**sums, "gradient_norm": norm / self.strategy.num_replicas_in_sync}
 
@@ -278,12 +278,13 @@ class Training:
         return sums, gradients
 
     def _weights(self, sums: Sums) -> Sums:
-        return {name: self._over_replicas(value) for name, value in sums.items() if name.endswith("weight")}
+        return self._over_replicas({name: value for name, value in sums.items() if name.endswith("weight")})
 
-    def _over_replicas(self, value: tf.Tensor) -> tf.Tensor:
+    def _over_replicas(self, values: Any) -> Any:
+        """Sums over the devices, of tensors in lists or dicts."""
         if self.strategy.num_replicas_in_sync == 1:
-            return value
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+            return values
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
     def _summed(self, sums: Sums) -> Sums:
         return {name: self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
@@ -427,8 +428,16 @@ class Training:
             file.write(json.dumps(self.history.__dict__, indent=1))
 
     def _resume(self) -> None:
-        if not self.checkpoints.latest_checkpoint:
-            return
+        if self.checkpoints.latest_checkpoint:
+            self._restore()
+        steps = {step for step, in everybodys(self.strategy, {worker_number(self.strategy): [self.history.step]},
+                                              workers(self.strategy))}
+        if len(steps) > 1:
+            raise TextrailError(f"the same checkpoint in {self.checkpoints.directory} for all processes",
+                                f"those of the steps {', '.join(map(str, sorted(steps)))}",
+                                "Keep the workspace in a folder that all machines share, without delay.")
+
+    def _restore(self) -> None:
         try:
             self.checkpoints.checkpoint.restore(self.checkpoints.latest_checkpoint).assert_consumed()
         except (AssertionError, ValueError, tf.errors.OpError) as error:

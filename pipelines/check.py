@@ -153,7 +153,10 @@ def count_words(rows: Sequence[Row], place: int, codec: Codec) -> Counter[str]:
     return counts
 
 
-def epoch_steps(buckets: Buckets, lengths: np.ndarray, rows: int) -> int:
-    """Batches of an epoch of `rows` rows whose lengths, none above the last bucket's, are distributed as these."""
+def epoch_steps(buckets: Buckets, lengths: np.ndarray, rows: int, streams: int) -> int:
+    """Batches of an epoch of `rows` rows whose lengths, none above the last bucket's, are distributed as these.
+
+    Of several streams each makes a part of every batch, of which `buckets` are, from a part of the rows.
+    """
     counts = np.bincount(np.searchsorted(buckets.lengths, lengths), minlength=len(buckets.lengths))
-    return buckets.batches([-(-int(count) * rows // len(lengths)) for count in counts])
+    return buckets.batches([-(-int(count) * rows // (len(lengths) * streams)) for count in counts])

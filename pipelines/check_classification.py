@@ -155,8 +155,8 @@ def examine(settings: Settings, rows: int, limit: int) -> ClassificationCheck:
         shown, loss = _ask(model, spread(sample.rows["train"], max(rows, LOSS_ROWS)),
                            Encode(preprocessing_fn, columns.names[:used], config), vocabulary)
     buckets = length_buckets(trainer_settings(settings), replicas(settings.training.strategy))
-    steps = epoch_steps(buckets,
-                        np.minimum(lengths, settings.model.max_length), sample.estimates["train"])
+    steps = epoch_steps(buckets, np.minimum(lengths, settings.model.max_length), sample.estimates["train"],
+                        settings.training.loading.streams)
     labels = Counter(row[-1].decode() for row in sample.rows["train"])
     return ClassificationCheck(
         settings=settings, sample=sample, classes=classes, labels={name: labels[name] for name in classes},

@@ -214,7 +214,7 @@ def examine(settings: Settings, rows: int, limit: int) -> PretrainingCheck:
     examples = round(len(made) * sample.estimates["train"] / max(len(sample.rows["train"]), 1))
     training = settings.training.model_dump()
     buckets = Buckets.of_run(training, settings.instances.max_length, replicas(settings.training.strategy))
-    steps = epoch_steps(buckets, lengths, examples)
+    steps = epoch_steps(buckets, lengths, examples, settings.training.loading.streams)
     return PretrainingCheck(
         settings=settings, sample=sample, report=report, sentences=np.diff(prepared.documents.sentences),
         documents=np.diff(np.take(prepared.documents.sentences, prepared.documents.starts)),

@@ -220,7 +220,7 @@ def _plan(lengths: np.ndarray, rows: int, settings: Settings) -> tuple[Schedule,
     """The learning rate, and the batches of an epoch of `rows` pairs, less those that are dropped."""
     kept = lengths.max(axis=1)[lengths.max(axis=1) <= settings.model.max_tokens]
     buckets = length_buckets(trainer_settings(settings), replicas(settings.training.strategy))
-    steps = epoch_steps(buckets, kept, round(rows * len(kept) / len(lengths)))
+    steps = epoch_steps(buckets, kept, round(rows * len(kept) / len(lengths)), settings.training.loading.streams)
     training = settings.training
     return Schedule.of(training.model_dump(), steps * training.epochs, settings.model.hidden_size), steps
 

@@ -174,6 +174,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--port", metavar="N", type=int, default=50000, help="default: 50000")
     command.set_defaults(command=_workers)
 
+    command = commands.add_parser("train-worker", help="take part in a training with training.strategy=multi_worker, "
+                                  "as the process that TF_CONFIG says")
+    command.add_argument("--wait-minutes", metavar="N", type=float, default=1440,
+                         help="for the run to come to its training (default: 1440, a day)")
+    command.set_defaults(command=_train_worker)
+
     command = commands.add_parser("doctor", parents=[place], help="what is installed, what is missing, and the fix")
     command.set_defaults(command=_doctor)
     return parser
@@ -322,6 +328,10 @@ def _build_and_run(options: argparse.Namespace, loaded: Settings, paths: Workspa
 
     logging.set_verbosity(logging.INFO)
     builder = importlib.import_module(BUILDERS[loaded.shape])
+    if loaded.training.strategy == "multi_worker":
+        from modules import train_worker
+
+        train_worker.check_is_first(loaded.training.loading.streams)
     view.starting("looking at data, encoder and code")
     pipeline = builder.build(loaded, paths.run, paths, bool(options.force or options.fresh))
     place = loaded.beam.model_dump()
@@ -555,6 +565,15 @@ def _workers(options: argparse.Namespace) -> int:
     print(f"a pool of workers on port {options.port}; Ctrl-C ends it", flush=True)
     os.execv(sys.executable, [sys.executable, "-W", "ignore", "-m", "apache_beam.runners.worker.worker_pool_main",
                               f"--service_port={options.port}"])
+
+
+def _train_worker(options: argparse.Namespace) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from components.code_fingerprint import project_fingerprint
+    from modules import train_worker
+
+    train_worker.take_part(project_fingerprint(), options.wait_minutes * 60)
+    return OK
 
 
 def _doctor(options: argparse.Namespace) -> int:
