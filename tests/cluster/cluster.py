@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import apache_beam
 HERE = Path(__file__).parent / "flink"
 # Beam's release → the newest Flink that it has a runner for.
 FLINK = {"2.62.0": "1.19"}
-START_SECONDS = 120
+WAIT_SECONDS = 900   # For anything; a limit, since all of it comes in seconds where nothing else is done.
 OPEN = ("util", "lang", "nio", "net", "util.concurrent")   # What Flink looks into of Java 17.
 
 
@@ -93,8 +95,7 @@ class Flink:
         opened = [f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in OPEN]
         return ["java", f"-Xmx{memory}", "-XX:MaxDirectMemorySize=1g", *opened,
                 "-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss",
-                "-cp", f"{self._lib}/*", main,
-                *map(str, arguments)]
+                "-cp", f"{self._lib}/*", main, *map(str, arguments)]
 
     def start(self, *names: str) -> None:
         """Starts the parts of these names, all if there are none, and waits until they answer."""
@@ -104,10 +105,11 @@ class Flink:
                 self._processes[name] = subprocess.Popen(
                     self._commands[name], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment,
                     start_new_session=True)
-            port = {"jobmanager": self._rest, "jobserver": int(self.job_endpoint.split(":")[1]),
-                    "pool": int(self.worker_pool.split(":")[1])}.get(name)
-            self._wait(f"{name} to listen", lambda port=port: port is None or self._listens(port))
-        self._wait("two slots", lambda: self.asked("overview")["slots-total"] == 2)
+            ports = {"jobmanager": self._rest, "jobserver": int(self.job_endpoint.split(":")[1]),
+                     "pool": int(self.worker_pool.split(":")[1])}
+            if name in ports:
+                wait_until(f"{name} that listens", functools.partial(_listens, ports[name]))
+        wait_until("two slots", lambda: self.asked("overview")["slots-total"] == 2)
 
     def kill(self, name: str) -> None:
         """Ends a part as a machine does that loses its power."""
@@ -129,28 +131,48 @@ class Flink:
         with urllib.request.urlopen(f"http://localhost:{self._rest}/{path}", timeout=10) as answer:
             return json.load(answer)
 
-    def wait_for_tasks(self, seconds: float = 120) -> str:
-        """The id of a job with a task that runs."""
-        return self._wait("a job that works", lambda: next(
-            (job["jid"] for job in self.asked("jobs/overview")["jobs"] if job["tasks"]["running"]), None), seconds)
+    def jobs(self) -> list[dict[str, Any]]:
+        """Flink's jobs, with their `name` and `state`."""
+        return self.asked("jobs/overview")["jobs"]
 
-    @staticmethod
-    def _listens(port: int) -> bool:
-        try:
-            socket.create_connection(("localhost", port), 1).close()
-        except OSError:
-            return False
-        return True
+    def wait_for(self, name: str) -> None:
+        """Waits for a job, named by how its name begins, to have a task that runs."""
+        wait_until(f"{name} at work", lambda: any(
+            job["name"].startswith(name) and job["tasks"]["running"] for job in self.jobs()))
 
-    @staticmethod
-    def _wait(what: str, there: Any, seconds: float = 0) -> Any:
-        seconds = seconds or START_SECONDS
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+    def workers(self) -> list[int]:
+        """The pool's Python processes."""
+        found, pool = [], self._processes["pool"].pid
+        for folder in Path("/proc").glob("[0-9]*"):
             try:
-                if found := there():
-                    return found
-            except (OSError, ValueError):
+                parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                if parent == pool and b"SdkHarness" in (folder / "cmdline").read_bytes():   # A dead one has no command.
+                    found.append(int(folder.name))
+            except OSError:   # It has just gone.
                 pass
-            time.sleep(0.5)
-        raise TimeoutError(f"Flink: no {what} within {seconds:g} s")
+        return found
+
+
+def wait_until(what: str, there: Callable[[], Any]) -> None:
+    """Waits for something, on a busy machine for long.
+
+    Raises:
+        TimeoutError: it does not come.
+    """
+    end = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < end:
+        try:
+            if there():
+                return
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.2)
+    raise TimeoutError(f"Flink: no {what} within {WAIT_SECONDS} s")
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("localhost", port), 1).close()
+    except OSError:
+        return False
+    return True
