@@ -8,6 +8,7 @@ from pathlib import Path
 
 SHARED = Path(os.environ.get("TEXTRAIL_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 IMDB = SHARED / "data/imdb/train.csv.gz"   # 25,000 reviews, columns `review` and `sentiment`
+IMDB_TEXTS = SHARED / "data/imdb/unlabelled.txt.gz"   # 50,000 reviews, one a line
 MRPC = SHARED / "data/mrpc"                # train.tsv and validation.tsv in GLUE's layout
 PT_EN = SHARED / "data/pt_en"              # tatoeba.tsv.gz, pydocs.tsv.gz, ted_validation.tsv: pt<TAB>en, no header
 
