@@ -99,7 +99,7 @@ def choose_strategy(wanted: str) -> tf.distribute.Strategy:
         if not devices:
             raise TextrailError("GPUs for training.strategy=mirrored", "a machine without one",
                                 "Set training.strategy=one_device.")
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
+        return _mirrored(tuple(device.name for device in devices))
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver("")
         tf.config.experimental_connect_to_cluster(resolver)
@@ -108,6 +108,12 @@ def choose_strategy(wanted: str) -> tf.distribute.Strategy:
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
         raise TextrailError("a TPU for training.strategy=tpu", f"none that answers ({error})",
                             "Set training.strategy=one_device, or run on a TPU machine.") from error
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One for a process: sums over the same devices are numbered by their strategy, each from the same number on."""
+    return tf.distribute.MirroredStrategy(devices)
 
 
 @functools.cache
