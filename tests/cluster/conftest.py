@@ -7,7 +7,7 @@ import pytest
 from tests.cluster import cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def flink(tmp_path_factory):
     if reason := cluster.missing():
         pytest.skip(reason)
