@@ -19,6 +19,7 @@ from modules.mask_filling import export_pretrainer
 from modules.masking import Masker, Masking, masked
 from modules.optimization import choose_precision, policy_of
 from modules.pretrainer import Pretrainer, build_pretrainer, sums
+from modules.streams import the_firsts
 from modules.tokenization import Vocabulary
 from modules.training import TrainArgs, Training, choose_strategy
 
@@ -64,6 +65,8 @@ def run_fn(args: TrainArgs) -> None:
         if not args.encoder:
             progress.report("counting which words stand in the same texts")
             know_company(pretrainer.bert, vocabulary, first_token_ids(args.train_files))
+            words = pretrainer.bert.embeddings.words
+            words.assign(the_firsts(strategy, np.asarray(words)))
     if args.encoder:
         progress.report(f"goes on from the encoder, with {' and '.join(kept) or 'neither'} of its heads", lasting=True)
     batches = masked_batches(args, vocabulary, strategy)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from modules.errors import TextrailError
@@ -143,11 +144,26 @@ def everybodys(strategy: tf.distribute.Strategy, own: dict[int, list[int]], coun
     width = len(next(iter(own.values())))
     if not has_several_processes(strategy):
         return [own[one] for one in range(count)]
-    rows = tf.constant([own.get(one, [0] * width) for one in range(count)], tf.float64)
+    rows = np.array([own.get(one, [0] * width) for one in range(count)], np.float64)
+    return _total(strategy, rows).round().astype(int).tolist()   # Floats of this size are exact.
 
+
+def the_firsts(strategy: tf.distribute.Strategy, own: np.ndarray) -> np.ndarray:
+    """An array as the first process has it: two machines may come to other last digits of what both compute.
+
+    Args:
+        strategy: of the training.
+        own: floats, in every process of the same shape and dtype.
+    """
+    if not has_several_processes(strategy):
+        return own
+    return _total(strategy, own if worker_number(strategy) == 0 else np.zeros_like(own)).astype(own.dtype)
+
+
+def _total(strategy: tf.distribute.Strategy, own: np.ndarray) -> np.ndarray:
+    """The sum of every process's floats, of the same shape and dtype in all."""
     @tf.function
     def total() -> tf.Tensor:
-        # Every device of a process brings the same; floats of this size are exact.
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: rows), axis=None)
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.constant(own)), axis=None)
 
-    return (total().numpy() / strategy.extended._num_devices_per_worker).round().astype(int).tolist()
+    return total().numpy() / strategy.extended._num_devices_per_worker   # Every device of a process brings the same.

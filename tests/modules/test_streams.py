@@ -1,6 +1,8 @@
 """Batches for several devices: the same on any number of them, in every shape."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,17 @@ from modules import pretraining, translation
 from modules.training import TrainArgs
 for shape, args in json.load(sys.stdin):
     {"translation": translation, "pretraining": pretraining}[shape].run_fn(TrainArgs(**args))
+"""
+# A process of two, which prints what both hold.
+SHARING = """
+import json, os
+import numpy as np
+import tensorflow as tf
+from modules.streams import everybodys, the_firsts
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+own = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+print(json.dumps({"numbers": everybodys(strategy, {own: [own, 7]}, 2),
+                  "array": the_firsts(strategy, np.full([2, 3], own + 0.1, np.float32)).tolist()}))
 """
 TRAINING = test_translation.TRAINING | {
     "epochs": 2, "batch_tokens": 256, "max_batch": 16, "bucket_step": 8, "learning_rate": 0.01, "schedule": "constant",
@@ -109,3 +122,19 @@ def test_streams_that_devices_cannot_share_are_refused():
     check_shared(6, 3)
     with pytest.raises(TextrailError, match=r"that 2 devices can share equally; received 3\. Set it to a mul"):
         check_shared(3, 2)
+
+
+def test_processes_share_numbers_and_the_first_ones_array():
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("localhost", 0))
+        hosts = [f"localhost:{free.getsockname()[1]}" for free in (one, other)]
+    processes = [subprocess.Popen(
+        [sys.executable, "-c", SHARING], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        env={**os.environ, "TF_CONFIG": json.dumps({"cluster": {"worker": hosts},
+                                                    "task": {"type": "worker", "index": index}})})
+        for index in range(2)]
+    for process in processes:
+        found = json.loads(process.communicate(timeout=300)[0])
+        assert found["numbers"] == [[0, 7], [1, 7]]
+        np.testing.assert_array_equal(np.float32(found["array"]), np.full([2, 3], 0.1, np.float32))
