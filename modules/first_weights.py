@@ -1,14 +1,16 @@
 """How a new BERT begins, so that an hour on two cores teaches it something.
 
 From noise alone a masked language model learns how frequent words are and then stands still for thousands of steps.
-Two things lift it from there. Which words stand in the same texts: that can be counted in seconds, and the counts'
-leading singular vectors are its first word embeddings, since what is learned from pairs of words factorises just such
-counts (Levy & Goldberg, "Neural Word Embedding as Implicit Matrix Factorization", 2014). And which positions are
-neighbours: of a masked word the model knows nothing but its place. That is given as weights that are trained like all
-others: positions begin as the sinusoids of "Attention Is All You Need", for which a step to the side is a rotation, and
-queries and keys of the first block as that rotation. The idea of giving attention the shape that training finds anyway
-is "Mimetic Initialization of Self-Attention Layers" (Trockman & Kolter, arXiv:2305.09828). docs/pretraining.md has the
-losses with and without.
+Two things can be given to it, as weights that are trained like all others.
+
+Which positions are neighbours: of a masked word the model knows nothing but its place. Positions begin as the sinusoids
+of "Attention Is All You Need", for which a step to the side is a rotation, and queries and keys of the first block as
+that rotation. The idea of giving attention the shape that training finds anyway is "Mimetic Initialization of
+Self-Attention Layers" (Trockman & Kolter, arXiv:2305.09828).
+
+And which words stand in the same texts. That can be counted in seconds, and the counts' leading singular vectors are
+word embeddings, since what is learned from pairs of words factorises just such counts (Levy & Goldberg, "Neural Word
+Embedding as Implicit Matrix Factorization", 2014). docs/pretraining.md has what both bring.
 """
 
 from __future__ import annotations

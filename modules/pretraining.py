@@ -62,7 +62,7 @@ def run_fn(args: TrainArgs) -> None:
     vocabulary, strategy = Vocabulary.read(args.encoder or args.vocabulary), choose_strategy(training["strategy"])
     with strategy.scope():
         pretrainer, kept = starting_model(settings, vocabulary, precision, args.encoder)
-        if not args.encoder:
+        if settings["model"].get("first_words") == "cooccurrence":
             progress.report("counting which words stand in the same texts")
             know_company(pretrainer.bert, vocabulary, first_token_ids(args.train_files))
             words = pretrainer.bert.embeddings.words

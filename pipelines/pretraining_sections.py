@@ -77,6 +77,9 @@ class Model(Section):
         None, description="Width of the feed-forward layers, if not four times `hidden_size`.")
     positions: Annotated[int, Field(ge=8)] | None = Field(
         None, description="Longest input in tokens that the encoder will ever have, if not 512.")
+    first_words: Literal["random", "cooccurrence"] = Field(
+        "random", description="What word embeddings of a new model begin with: `random` numbers, or `cooccurrence`: "
+        "which words stand in the same texts. That suits classifiers of whole texts, and wants megabytes to count in.")
     neighbour_heads: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Heads of a new model's first block that begin by looking at the tokens beside them, if not "
         "all. They teach grammar sooner; with 0 a model keeps to what a whole text is about.")

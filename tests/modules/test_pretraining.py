@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from modules.pretraining import masked_batches
+from modules.pretraining import first_token_ids, masked_batches
 from modules.tokenization import Vocabulary
 from modules.training import TrainArgs, choose_strategy
 
@@ -66,3 +66,14 @@ def test_every_stream_has_masks_of_its_own(batches):
     # Both streams read the same file here: what they bring differs by masks alone.
     assert all(ids[:4] != ids[4:] and len(ids) == 8 for ids, _ in first)
     assert seen(made.validation.distributed(strategy)) == seen(made.validation.distributed(strategy))
+
+
+def test_words_are_counted_in_whole_examples(tmp_path):
+    files = [str(tmp_path / f"{name}.gz") for name in "ab"]
+    for file, rows in zip(files, ([[2, 7, 3], [2, 8, 9, 3]], [[2, 3]]), strict=True):
+        with tf.io.TFRecordWriter(file, "GZIP") as writer:
+            for ids in rows:
+                writer.write(tf.train.Example(features=tf.train.Features(feature={
+                    "token_ids$ragged_values": tf.train.Feature(int64_list=tf.train.Int64List(value=ids))
+                })).SerializeToString())
+    assert first_token_ids(files[::-1]).tolist() == [2, 7, 3, 2, 8, 9, 3, 2, 3]
