@@ -103,6 +103,8 @@ def files(project: Project) -> set[str]:
     return {re.sub(r"\d+", "#", str(path.relative_to(folder))) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.skipif("TEXTRAIL_WHOLE_FLINK" not in os.environ,
+                    reason="two whole runs take minutes; TEXTRAIL_WHOLE_FLINK=1 compares them, too")
 def test_a_run_gives_what_it_gives_in_this_process(flink, tmp_path):
     here, there = projects = [Project(tmp_path / where, "toy", TOY) for where in ("here", "flink")]
     for project in projects:
