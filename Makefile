@@ -17,7 +17,7 @@ STAMP := .venv/.installed$(subst /,-,$(UV_PYTHON:%=-%))
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml uv.lock $(filter .uv/bin/uv,$(UV))
-	$(UV) sync --frozen --extra tfds --extra playground
+	$(UV) sync --frozen --extra tfds --extra playground --extra kubeflow
 	@rm -f .venv/.installed*
 	@touch $@
 

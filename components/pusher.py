@@ -16,6 +16,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils, path_utils
 
+from components import object_store  # noqa: F401  # serves s3:// and minio://
 from components.artifacts import DataBlessing
 from components.verdict import VERDICT_FILE, refusal
 from components.versions import read_manifest, served_version, versions
@@ -50,7 +51,9 @@ class Executor(base_executor.BaseExecutor):
                  "baseline_version": baseline or None, "label_counts": report.get("label_counts", {}),
                  "metrics": verdict["metrics"]}
         version = served_version(destination)
-        if version and read_manifest(os.path.join(destination, version)).get("model") == model:
+        now = read_manifest(os.path.join(destination, version)) if version else {}
+        # The same attempt: this very push was cut off behind its last step, or its cached model was lost and made anew.
+        if version and (now.get("model") == model or now.get("attempt") == facts["attempt"]):
             progress.report(f"version {version} in {destination} is this very model", version=version, lasting=True)
         else:
             _require_comparison(destination, version or "", baseline)

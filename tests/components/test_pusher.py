@@ -35,7 +35,7 @@ def artifact(kind, folder: Path, **properties):
     return made
 
 
-def run(tmp_path, saved_model, accuracy=0.9, blessed=1, checked=1, keep=2, gate=True, baseline=None):
+def run(tmp_path, saved_model, accuracy=0.9, blessed=1, checked=1, keep=2, gate=True, baseline=None, attempt="a1"):
     """Executes the component, by default as one that was compared with what is served; gives its pushed_model."""
     baseline = (served_version(str(tmp_path / "served")) or "") if baseline is None else baseline
     rows = threshold_rows({"accuracy": {"min": 0.8, "max_drop": 0.02}}, {"accuracy": accuracy}, {"accuracy": 0.85})
@@ -54,7 +54,7 @@ def run(tmp_path, saved_model, accuracy=0.9, blessed=1, checked=1, keep=2, gate=
         inputs["gate"] = [artifact(DataBlessing, tmp_path / "gate")]
     pusher.Executor().Do(inputs, {"pushed_model": [pushed]}, {
         "destination": str(tmp_path / "served"), "keep": keep, "recipe": "r1", "baseline_version": baseline,
-        "attempt": "a1"})
+        "attempt": attempt})
     return pushed
 
 
@@ -81,7 +81,7 @@ def test_versions_grow_and_only_the_newest_stay(tmp_path, saved_model):
     (tmp_path / "served" / "notes").mkdir()
     (tmp_path / "served" / f"{int(first) + 5000}").mkdir()  # a folder without a model is nobody's version
     models = [shutil.copytree(saved_model.parent, tmp_path / f"model{i}") / "Format-Serving" for i in range(2)]
-    later = [run(tmp_path, model).get_string_custom_property("pushed_version") for model in models]
+    later = [run(tmp_path, model, attempt=str(model)).get_string_custom_property("pushed_version") for model in models]
     assert int(first) < int(later[0]) < int(later[1])
     names = {path.name for path in (tmp_path / "served").iterdir()}
     assert names == {*later, "notes", f"{int(first) + 5000}"}
@@ -97,7 +97,15 @@ def test_a_model_does_not_replace_what_it_was_never_compared_with(tmp_path, save
     served = run(tmp_path, saved_model).get_string_custom_property("pushed_version")
     other = shutil.copytree(saved_model.parent, tmp_path / "other") / "Format-Serving"
     with pytest.raises(TextrailError, match=f"to serve nothing, which .* compared with; received version {served}"):
-        run(tmp_path, other, baseline="")
+        run(tmp_path, other, baseline="", attempt="a2")
+    assert [path.name for path in (tmp_path / "served").iterdir()] == [served]
+
+
+def test_a_model_made_anew_since_its_cache_was_lost_is_not_pushed_again(tmp_path, saved_model):
+    """Its attempt is that of the version served, and it was compared with what that one was compared with."""
+    served = run(tmp_path, saved_model).get_string_custom_property("pushed_version")
+    anew = shutil.copytree(saved_model.parent, tmp_path / "anew") / "Format-Serving"
+    assert run(tmp_path, anew, baseline="").get_string_custom_property("pushed_version") == served
     assert [path.name for path in (tmp_path / "served").iterdir()] == [served]
 
 
