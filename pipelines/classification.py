@@ -17,30 +17,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tfx.orchestration import pipeline
 
 from components.text_transform import TextTransform
 from components.trainer import Trainer
 from pipelines.classification_sections import Settings
+from pipelines.place import Place
 from pipelines.steps import column_names, imported, way_in, way_out
-
-if TYPE_CHECKING:
-    from pipelines.workspace import Workspace
 
 PREPROCESSING_FN = "modules.classifier.preprocessing_fn"
 RUN_FN = "modules.classifier.run_fn"
 
 
-def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) -> pipeline.Pipeline:
+def build(settings: Settings, run: str, place: Place) -> pipeline.Pipeline:
     """The pipeline of a classification run.
 
     Args:
         settings: validated, with absolute paths.
         run: name of the run.
-        paths: where its state lives.
-        forced: true if any step is to run although cached, so that its model is a new one.
+        place: where it is to run.
 
     Returns:
         The pipeline, with caching on.
@@ -48,16 +45,17 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
     Raises:
         TextrailError: data, encoder or schema are not where the settings say.
     """
-    rows = way_in(settings, paths)
+    rows = way_in(settings, place)
 
-    encoder, fingerprint = imported(settings.encoder, settings.model.max_length if settings.encoder.opaque else 0)
+    opaque = settings.model.max_length if settings.encoder.opaque else 0
+    encoder, fingerprint = imported(settings.encoder, place, opaque)
     transform = TextTransform(examples=rows.examples, schema=rows.schema, encoder=encoder.outputs["encoder"],
                               gate=rows.gate, settings=transform_settings(settings), preprocessing_fn=PREPROCESSING_FN)
     trainer = Trainer(examples=transform.outputs["transformed_examples"],
                       transform_graph=transform.outputs["transform_graph"], encoder=encoder.outputs["encoder"],
                       gate=rows.gate, settings=trainer_settings(settings), run_fn=RUN_FN,
-                      checkpoints=str(paths.checkpoints))
-    return way_out(settings, run, paths, forced, rows, made=[encoder, transform, trainer],
+                      checkpoints=place.checkpoints)
+    return way_out(settings, run, place, rows, made=[encoder, transform, trainer],
                    functions=[PREPROCESSING_FN, RUN_FN], fingerprints={"encoder": fingerprint})
 
 

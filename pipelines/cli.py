@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipelines.sections import Settings
     from pipelines.workspace import Workspace
 
-# Module with `build(settings, run, paths, forced)` for each `shape` of the settings.
+# Module with `build(settings, run, place)` for each `shape` of the settings.
 BUILDERS = {"classification": "pipelines.classification", "translation": "pipelines.translation",
             "pretraining": "pipelines.pretraining"}
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -180,6 +180,9 @@ def _parser() -> argparse.ArgumentParser:
                          help="for the run to come to its training (default: 1440, a day)")
     command.set_defaults(command=_train_worker)
 
+    command = commands.add_parser("kubeflow", help="the same runs on Kubeflow Pipelines")
+    _add_kubeflow_commands(command.add_subparsers(metavar="COMMAND", required=True), run)
+
     command = commands.add_parser("doctor", parents=[place], help="what is installed, what is missing, and the fix")
     command.set_defaults(command=_doctor)
     return parser
@@ -227,6 +230,75 @@ def _add_encoder_commands(commands: Any, place: argparse.ArgumentParser) -> None
     command.add_argument("--trained", action="store_true", help="the model trained last, pushed or not (default: the "
                          "version served)")
     command.set_defaults(command=_encoder_export)
+
+
+def _add_kubeflow_commands(commands: Any, run: argparse.ArgumentParser) -> None:
+    made = argparse.ArgumentParser(add_help=False)
+    made.add_argument("--image", required=True, metavar="IMAGE", help="of kubeflow/Dockerfile, as the cluster pulls it")
+    made.add_argument("--pipeline-root", metavar="URI", default="", help="where artifacts go: s3://…, minio://…, "
+                      "gs://… or a folder of a volume (default: as the cluster is set up)")
+    made.add_argument("--no-cache", action="store_true", help="every task runs although nothing changed")
+
+    command = commands.add_parser("compile", parents=[run, made], help="write a run as YAML to upload")
+    command.add_argument("--out", metavar="FILE", help="default: NAME.kubeflow.yaml")
+    command.set_defaults(command=_kubeflow_compile)
+
+    command = commands.add_parser("submit", parents=[run, made], help="compile a run and have a cluster run it")
+    command.add_argument("--host", required=True, metavar="URL", help="Kubeflow Pipelines' API, e.g. "
+                         "http://localhost:8888")
+    command.add_argument("--namespace", metavar="NAME", help="of a profile, on Kubeflow with several users")
+    command.add_argument("--token", metavar="FILE", help="file with a bearer token for the API")
+    command.add_argument("--experiment", metavar="NAME", default="textrail", help="default: textrail")
+    command.add_argument("--service-account", metavar="NAME", help="that pods run as")
+    command.add_argument("--cron", metavar="EXPRESSION", help="a recurring run, e.g. '0 0 3 * * *': six fields, "
+                         "seconds first")
+    command.add_argument("--wait", action="store_true", help="follow it, and exit with 0 only if it succeeds")
+    command.set_defaults(command=_kubeflow_submit)
+
+
+def _kubeflow_compile(options: argparse.Namespace) -> int:
+    from pipelines import settings
+    from pipelines.console import captured
+
+    name = settings.settings_file(options.run).stem
+    out = Path(options.out or f"{name}.kubeflow.yaml")
+    with captured(os.devnull) as screen:
+        documents = _compiled(options, name)
+        from kubeflow import compile as kubeflow
+
+        kubeflow.write(documents, out)
+        print(kubeflow.described(documents, out), file=screen)
+    return OK
+
+
+def _kubeflow_submit(options: argparse.Namespace) -> int:
+    from pipelines import settings
+    from pipelines.console import captured
+
+    name = settings.settings_file(options.run).stem
+    with captured(os.devnull) as screen:
+        documents = _compiled(options, name)
+        from kubeflow import submit
+
+        def tell(line: str) -> None:
+            print(line, file=screen, flush=True)
+
+        problem = submit.submit(documents, name, submit.Target(
+            options.host, options.namespace, options.token, options.experiment, options.service_account),
+            options.cron or "", options.wait, tell)
+    return _tell(problem, FAILED) if problem else OK
+
+
+def _compiled(options: argparse.Namespace, name: str) -> list[dict[str, Any]]:
+    """The YAML documents of the run that the command line names."""
+    from pipelines import settings
+
+    # What the containers read may lie where only they see it.
+    loaded = settings.load(options.run, options.overrides, check_files=False)
+    sys.argv = sys.argv[:1]
+    from kubeflow import compile as kubeflow
+
+    return kubeflow.compile_run(loaded, name, options.image, options.pipeline_root, not options.no_cache)
 
 
 def _encoder_import(options: argparse.Namespace) -> int:
@@ -325,6 +397,7 @@ def _build_and_run(options: argparse.Namespace, loaded: Settings, paths: Workspa
 
     from pipelines import local_runner, preflight
     from pipelines.beam_sections import shown
+    from pipelines.place import ThisMachine
 
     logging.set_verbosity(logging.INFO)
     builder = importlib.import_module(BUILDERS[loaded.shape])
@@ -333,13 +406,13 @@ def _build_and_run(options: argparse.Namespace, loaded: Settings, paths: Workspa
 
         train_worker.check_is_first(loaded.training.loading.streams)
     view.starting("looking at data, encoder and code")
-    pipeline = builder.build(loaded, paths.run, paths, bool(options.force or options.fresh))
-    place = loaded.beam.model_dump()
-    if preflight.is_wanted(place):
+    place = ThisMachine(paths, bool(options.force or options.fresh), loaded.beam.artifacts)
+    pipeline = builder.build(loaded, paths.run, place)
+    beam = loaded.beam.model_dump()
+    if preflight.is_wanted(beam):
         view.starting(f"asking a worker of {shown(loaded.beam)}")
-        view.say(str(preflight.check(place, paths.artifacts(loaded.beam.artifacts),
-                                     preflight.files_read(loaded, paths.destination()))))
-    return local_runner.run(pipeline, view, view.log, options.force, options.fresh, place)
+        view.say(str(preflight.check(beam, place.pipeline_root, preflight.files_read(loaded, paths.destination()))))
+    return local_runner.run(pipeline, view, view.log, options.force, options.fresh, beam)
 
 
 def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, view: PlainView,

@@ -17,30 +17,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tfx.orchestration import pipeline
 
 from components.instance_gen import InstanceGen
 from components.trainer import Trainer
 from components.vocabulary_gen import VocabularyGen
+from pipelines.place import Place
 from pipelines.pretraining_sections import Settings
 from pipelines.steps import column_names, imported, way_in, way_out
-
-if TYPE_CHECKING:
-    from pipelines.workspace import Workspace
 
 RUN_FN = "modules.pretraining.run_fn"
 
 
-def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) -> pipeline.Pipeline:
+def build(settings: Settings, run: str, place: Place) -> pipeline.Pipeline:
     """The pipeline of a pretraining run.
 
     Args:
         settings: validated, with absolute paths.
         run: name of the run.
-        paths: where its state lives.
-        forced: true if any step is to run although cached, so that its model is a new one.
+        place: where it is to run.
 
     Returns:
         The pipeline, with caching on.
@@ -48,18 +45,18 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
     Raises:
         TextrailError: data, encoder or schema are not where the settings say.
     """
-    rows = way_in(settings, paths)
+    rows = way_in(settings, place)
 
     fingerprints: dict[str, str] = {}
     if settings.encoder:
-        words, fingerprints["encoder"] = imported(settings.encoder)
+        words, fingerprints["encoder"] = imported(settings.encoder, place)
     else:
         words = VocabularyGen(examples=rows.examples, gate=rows.gate, settings=vocabulary_settings(settings))
     known = dict(words.outputs)   # `encoder` or `vocabulary`
     instances = InstanceGen(examples=rows.examples, gate=rows.gate, settings=instance_settings(settings), **known)
     trainer = Trainer(examples=instances.outputs["transformed_examples"], gate=rows.gate,
-                      settings=trainer_settings(settings), run_fn=RUN_FN, checkpoints=str(paths.checkpoints), **known)
-    return way_out(settings, run, paths, forced, rows, made=[words, instances, trainer], functions=[RUN_FN],
+                      settings=trainer_settings(settings), run_fn=RUN_FN, checkpoints=place.checkpoints, **known)
+    return way_out(settings, run, place, rows, made=[words, instances, trainer], functions=[RUN_FN],
                    fingerprints=fingerprints, judged=instances.outputs["transformed_examples"])
 
 

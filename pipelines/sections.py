@@ -16,11 +16,10 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from components.rows import ROLES
 from pipelines.beam_sections import Beam
-from pipelines.section import Section
+from pipelines.kubeflow_sections import Kubeflow
+from pipelines.section import Fraction, Section
 
 FILE_SOURCES = ("csv", "tfrecord", "grammar", "text")   # Those that read `data.path`.
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def choice(literals: Sequence[str], word: str = "or") -> str:
@@ -295,6 +294,8 @@ class Settings(DataSettings):
     training: Training = Field(default_factory=Training, description="How the model is trained.")
     evaluation: Evaluation = Field(..., description="What a model must reach to be pushed.")
     push: Push = Field(default_factory=Push, description="Where it goes.")
+    kubeflow: Kubeflow = Field(default_factory=Kubeflow, description="What its pods get on a cluster, see "
+                               "`docs/kubeflow.md`; trains nothing anew.")
     card: Card = Field(default_factory=Card, description="What the model card of the report says; trains nothing anew.")
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from pipelines.shapes import DEFAULT, SHAPES
 
 TABLE = ("| key | value | default | meaning |", "|---|---|---|---|")
 ORDER = ("data", "gate", "encoder", "vocabulary", "instances", "masking", "model", "training", "decoding",
-         "filling", "evaluation", "push", "card", "beam")
+         "filling", "evaluation", "push", "card", "beam", "kubeflow")
 SHAPE = "Kind of pipeline, which decides what other keys there are: see below."
 
 INTRODUCTION = """\
@@ -76,7 +76,9 @@ def documentation() -> str:
 
     A key is shared if every shape has it with the same values, default and meaning.
     """
-    of_shapes = {shape: dict(keys(model)) for shape, model in SHAPES.items()}
+    # Those of a component on Kubeflow are the keys of `kubeflow.pods` once more.
+    of_shapes = {shape: {key: field for key, field in keys(model) if ".COMPONENT." not in key}
+                 for shape, model in SHAPES.items()}
     first, *others = of_shapes.values()
     shared = {key: field for key, field in first.items() if all(_same(field, other.get(key)) for other in others)}
     lines = [INTRODUCTION, "## Every shape\n", *TABLE, _row("shape", choice(list(SHAPES)), f"`{DEFAULT}`", SHAPE),

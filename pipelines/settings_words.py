@@ -77,10 +77,14 @@ def _nearest_key(path: tuple, model: type[Section]) -> str:
 
 
 def _siblings(path: tuple, model: type[Section]) -> list[str]:
-    parent = ".".join(map(str, path[:-1]))
-    if len(path) == 4 and path[:2] == ("evaluation", "thresholds"):
-        parent = "evaluation.thresholds.METRIC"
-    return [key for key, _ in keys(model) if key.rpartition(".")[0] == parent]
+    parts = [str(part) for part in path[:-1]]
+    if len(parts) == 3 and parts[1] in NAMES:
+        parts[2] = NAMES[parts[1]]
+    return [key for key, _ in keys(model) if key.rpartition(".")[0] == ".".join(parts)]
+
+
+# What stands for the names of a mapping, by the mapping's key.
+NAMES = {"thresholds": "METRIC", "components": "COMPONENT"}
 
 
 def keys(model: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -91,7 +95,7 @@ def keys(model: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInf
             if is_section(branch):
                 yield from keys(branch, f"{prefix}{name}.")
             elif get_origin(branch) is dict and is_section(get_args(branch)[1]):
-                yield from keys(get_args(branch)[1], f"{prefix}{name}.METRIC.")
+                yield from keys(get_args(branch)[1], f"{prefix}{name}.{NAMES[name]}.")
 
 
 def _type_at(path: tuple, model: type[Section]) -> tuple[Any, list]:

@@ -17,31 +17,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tfx.orchestration import pipeline
 
 from components.text_transform import TextTransform
 from components.trainer import Trainer
 from components.vocabulary_gen import VocabularyGen
+from pipelines.place import Place
 from pipelines.steps import column_names, way_in, way_out
 from pipelines.translation_sections import Settings
-
-if TYPE_CHECKING:
-    from pipelines.workspace import Workspace
 
 PREPROCESSING_FN = "modules.translation.preprocessing_fn"
 RUN_FN = "modules.translation.run_fn"
 
 
-def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) -> pipeline.Pipeline:
+def build(settings: Settings, run: str, place: Place) -> pipeline.Pipeline:
     """The pipeline of a translation run.
 
     Args:
         settings: validated, with absolute paths.
         run: name of the run.
-        paths: where its state lives.
-        forced: true if any step is to run although cached, so that its model is a new one.
+        place: where it is to run.
 
     Returns:
         The pipeline, with caching on.
@@ -49,7 +46,7 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
     Raises:
         TextrailError: data or schema are not where the settings say.
     """
-    rows = way_in(settings, paths)
+    rows = way_in(settings, place)
 
     vocabulary = VocabularyGen(examples=rows.examples, gate=rows.gate, settings=vocabulary_settings(settings))
     transform = TextTransform(examples=rows.examples, schema=rows.schema, vocabulary=vocabulary.outputs["vocabulary"],
@@ -57,8 +54,8 @@ def build(settings: Settings, run: str, paths: Workspace, forced: bool = False) 
     trainer = Trainer(examples=transform.outputs["transformed_examples"],
                       transform_graph=transform.outputs["transform_graph"],
                       vocabulary=vocabulary.outputs["vocabulary"], gate=rows.gate, settings=trainer_settings(settings),
-                      run_fn=RUN_FN, checkpoints=str(paths.checkpoints))
-    return way_out(settings, run, paths, forced, rows, made=[vocabulary, transform, trainer],
+                      run_fn=RUN_FN, checkpoints=place.checkpoints)
+    return way_out(settings, run, place, rows, made=[vocabulary, transform, trainer],
                    functions=[PREPROCESSING_FN, RUN_FN])
 
 

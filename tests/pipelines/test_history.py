@@ -33,6 +33,7 @@ def paths(tmp_path_factory) -> Workspace:
     import tiny_pipeline
 
     from pipelines import local_runner
+    from pipelines.place import ThisMachine
 
     folder = tmp_path_factory.mktemp("states") / "tiny"
     folder.mkdir()
@@ -42,7 +43,7 @@ def paths(tmp_path_factory) -> Workspace:
             "description": how, "seed": 3, "data": {"source": "csv", "path": "x.csv"},
             "evaluation": {"thresholds": {"accuracy": {"min": 0.5}}}})
         paths.record(chosen)
-        local_runner.run(tiny_pipeline.build(chosen, "tiny", paths, False), Silent(), Path("run.log"))
+        local_runner.run(tiny_pipeline.build(chosen, "tiny", ThisMachine(paths)), Silent(), Path("run.log"))
     sys.path.remove(str(FOLDER))
     return paths
 

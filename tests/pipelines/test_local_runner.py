@@ -47,6 +47,7 @@ def tiny():
 def launch(tiny, tmp_path):
     """Runs the tiny pipeline, and returns its nodes and what the listener heard."""
     from pipelines import local_runner
+    from pipelines.place import ThisMachine
 
     paths = Workspace("tiny", tmp_path / "tiny")
     paths.folder.mkdir()
@@ -56,7 +57,7 @@ def launch(tiny, tmp_path):
             "description": how, "data": {"source": "csv", "path": "x.csv"},
             "evaluation": {"thresholds": {"accuracy": {"min": 0.5}}}})
         listener = Recorder()
-        nodes = local_runner.run(tiny.build(chosen, "tiny", paths, False), listener, Path("run.log"), **options)
+        nodes = local_runner.run(tiny.build(chosen, "tiny", ThisMachine(paths)), listener, Path("run.log"), **options)
         return nodes, listener.heard
 
     run.paths = paths
@@ -135,6 +136,7 @@ sys.path.insert(0, {str(FOLDER)!r})
 from pathlib import Path
 import tiny_pipeline
 from pipelines import classification_sections, local_runner
+from pipelines.place import ThisMachine
 from pipelines.workspace import Workspace
 
 class Listener:
@@ -146,7 +148,7 @@ chosen = classification_sections.Settings.model_validate({{
     "evaluation": {{"thresholds": {{"accuracy": {{"min": 0.5}}}}}}}})
 paths = Workspace("tiny", Path({str(launch.paths.folder)!r}))
 with paths.lock():
-    local_runner.run(tiny_pipeline.build(chosen, "tiny", paths, False), Listener(), Path("run.log"))
+    local_runner.run(tiny_pipeline.build(chosen, "tiny", ThisMachine(paths)), Listener(), Path("run.log"))
 """
 
     def until_it_sleeps():

@@ -8,11 +8,13 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as proto
 
 from modules.errors import TextrailError
+from pipelines.place import ThisMachine, recipe
 from pipelines.served import Served
 from pipelines.workspace import Workspace
 
 READS = {"shape": "classification", "text": "review", "text_pair": None, "target": None}
 TRAINING = {"settings": "s", "code": "c"}
+RECIPE = recipe("code", {})
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def serve(paths: Workspace, version: str, **facts) -> None:
     folder = paths.pushed / version
     (folder / "assets.extra").mkdir(parents=True)
     (folder / "saved_model.pb").touch()
-    manifest = {**READS, "recipe": "r", "model": "/model/1", "attempt": "a", "baseline_version": None} | facts
+    manifest = {**READS, "recipe": RECIPE, "model": "/model/1", "attempt": "a", "baseline_version": None} | facts
     (folder / "assets.extra" / "textrail.json").write_text(json.dumps(manifest))
 
 
@@ -45,7 +47,7 @@ def train(paths: Workspace, uri: str, settings: str = "s") -> None:
 
 
 def find(paths: Workspace, forced: bool = False, reads=READS) -> Served:
-    return Served.find(str(paths.pushed), "r", reads, paths, TRAINING, forced)
+    return ThisMachine(paths, forced).served(str(paths.pushed), "code", {}, reads, TRAINING)
 
 
 def test_nothing_served_is_compared_with_nothing_and_each_push_is_another(paths):
@@ -56,7 +58,7 @@ def test_nothing_served_is_compared_with_nothing_and_each_push_is_another(paths)
 def test_the_runs_own_model_is_compared_with_what_it_was_compared_with(paths):
     serve(paths, "7", baseline_version="6")
     train(paths, "/model/1")
-    assert find(paths) == Served("6", "a")
+    assert find(paths) == Served(RECIPE, "6", "a")
 
 
 def test_a_retrained_model_is_compared_with_what_is_served(paths):

@@ -140,7 +140,7 @@ class Pusher(base_component.BaseComponent):
     SPEC_CLASS, EXECUTOR_SPEC = PusherSpec, executor_spec.ExecutorClassSpec(Push)
 
 
-def build(settings, run, paths, forced):
+def build(settings, run, place):
     """As `pipelines.classification.build`."""
     maker = Maker(MakerSpec(examples=types.Channel(type=standard_artifacts.Examples)))
     trainer = Trainer(TrainerSpec(examples=maker.outputs["examples"], how=settings.description,
@@ -148,9 +148,9 @@ def build(settings, run, paths, forced):
     evaluator = Evaluator(EvaluatorSpec(model=trainer.outputs["model"],
                                         evaluation=types.Channel(type=standard_artifacts.ModelEvaluation)))
     pusher = Pusher(PusherSpec(model=trainer.outputs["model"], evaluation=evaluator.outputs["evaluation"],
-                               destination=str(paths.pushed),
+                               destination=place.pushed,
                                pushed_model=types.Channel(type=standard_artifacts.PushedModel)))
     return pipeline.Pipeline(
-        pipeline_name=run, pipeline_root=str(paths.pipeline_root), enable_cache=True,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(paths.metadata)),
+        pipeline_name=run, pipeline_root=place.pipeline_root, enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(place.metadata),
         components=[maker, trainer, evaluator, pusher])
