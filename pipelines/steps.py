@@ -31,7 +31,6 @@ from components.served_model import ServedModel
 from pipelines.place import Place
 from pipelines.sections import Encoder, Settings
 
-
 # Sections that no model depends on.
 NO_RECIPE = {"push", "description", "card", "beam", "kubeflow"}
 
