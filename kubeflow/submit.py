@@ -15,6 +15,7 @@ from modules.errors import TextrailError
 ENDED = {"SUCCEEDED", "FAILED", "ERROR", "CANCELED", "SKIPPED"}
 WAIT_SECONDS = 5.0
 REASON = "textrail: "   # Begins the last line of a container that failed.
+TEMPLATES = ("retry-system-container-impl", "system-container-impl")   # Of Kubeflow's, for what runs a container.
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,7 @@ def _reason(client: Any, run_id: str, detail: Any) -> str:
     """Our sentence at the end of a failed pod's log, if it is one of our pods and the log is still there."""
     if detail.state not in ("FAILED", "ERROR"):
         return ""
-    pods = [detail.pod_name, *(child.pod_name for child in detail.child_tasks or ())]
-    for pod in filter(None, pods):
+    for pod in (name for child in detail.child_tasks or () if child.pod_name for name in _pods(child.pod_name)):
         try:
             answer = client._run_api.api_client.call_api(
                 f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log", "GET", response_type="str",
@@ -141,6 +141,15 @@ def _reason(client: Any, run_id: str, detail: Any) -> str:
         if lines:
             return lines[-1].removeprefix(REASON)
     return ""
+
+
+def _pods(node: str) -> list[str]:
+    """Pods of an Argo node: the API tells nodes, `WORKFLOW-HASH`, whose pods are `WORKFLOW-TEMPLATE-HASH`.
+
+    Example: ["reviews-x7-retry-system-container-impl-31", "reviews-x7-system-container-impl-31"] of "reviews-x7-31".
+    """
+    workflow, _, number = node.rpartition("-")
+    return [f"{workflow}-{template}-{number}" for template in TEMPLATES]
 
 
 def _last_line(error: BaseException) -> str:

@@ -51,8 +51,10 @@ class Pod(Section):
     retries: int = Field(0, ge=0, description="Further attempts of a pod that failed or was lost. The Trainer has 2 "
                          "unless `components.Trainer.retries` says otherwise; gates fail again, however often asked.")
     retry_seconds: int = Field(30, ge=1, description="Wait before the first further attempt.")
-    retry_factor: float = Field(2, ge=1, description="Each wait is so many times the one before it.")
-    retry_most_seconds: int = Field(3600, ge=1, description="Kubeflow tries no more once so much time has passed.")
+    retry_factor: int = Field(2, ge=1, description="Each wait is so many times the one before it.")
+    retry_most_seconds: int = Field(
+        7 * 24 * 3600, ge=1, description="So long after the first attempt began, another is neither begun nor let run "
+        "on: longer than the component takes.")
     timeout_seconds: int = Field(0, ge=0, description="After which a pod is ended; 0 never.")
     cache: bool = Field(True, description="Whether what was made of the same inputs, settings, code and image is taken "
                         "again.")

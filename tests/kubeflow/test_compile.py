@@ -76,7 +76,7 @@ def test_settings_of_pods_stand_where_kubeflow_reads_them(podded):
     assert trainer["env"] == [{"name": "AWS_ENDPOINT_URL", "value": "http://store:9000"}]
     tasks = spec["root"]["dag"]["tasks"]
     assert tasks["Trainer"]["retryPolicy"] == {"maxRetryCount": 2, "backoffDuration": "10s", "backoffFactor": 3,
-                                               "backoffMaxDuration": "3600s"}
+                                               "backoffMaxDuration": "604800s"}
     assert "retryPolicy" not in tasks["Pusher"]
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert executors["exec-Trainer"] == {
