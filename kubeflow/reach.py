@@ -29,9 +29,13 @@ def in_containers(settings: Settings, home: str = HOME) -> Settings:
         home: the project's folder in the image.
 
     Raises:
-        TextrailError: a path is of this machine alone, a URI is none that Kubeflow reads, or there is no push
-            destination that outlives a container.
+        TextrailError: a path is of this machine alone, a URI is none that Kubeflow reads, there is no push
+            destination that outlives a container, or the data work is to be done elsewhere.
     """
+    if elsewhere := settings.beam.model_dump(exclude_defaults=True):
+        raise TextrailError("no section `beam` of a run on Kubeflow, whose containers do their data work themselves",
+                            ", ".join(f"beam.{key}={value}" for key, value in elsewhere.items()),
+                            "Leave it out; kubeflow.components.NAME.cpus gives a component more cores.")
     volumes = [volume.path for volume in settings.kubeflow.volumes]
 
     def moved(key: str, path: str) -> str:

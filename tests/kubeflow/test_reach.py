@@ -42,6 +42,7 @@ def test_a_pattern_in_a_store_is_brought_with_its_folder():
     ("push.destination=/mnt/models-2/x", "expected push.destination on one of kubeflow.volumes"),
     ("push.destination=ftp://a/b", "expected push.destination on one of kubeflow.volumes"),
     ("kubeflow.checkpoints=/tmp/x", "expected kubeflow.checkpoints on one of kubeflow.volumes"),
+    ("beam.runner=flink", "expected no section `beam` of a run on Kubeflow, .*; received beam.runner=flink"),
 ])
 def test_what_no_container_reaches_is_refused(override, sentence):
     with pytest.raises(TextrailError, match=sentence):
