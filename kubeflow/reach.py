@@ -36,6 +36,9 @@ def in_containers(settings: Settings, home: str = HOME) -> Settings:
         raise TextrailError("no section `beam` of a run on Kubeflow, whose containers do their data work themselves",
                             ", ".join(f"beam.{key}={value}" for key, value in elsewhere.items()),
                             "Leave it out; kubeflow.components.NAME.cpus gives a component more cores.")
+    if settings.training.strategy == "multi_worker":
+        raise TextrailError("a training.strategy of one process on Kubeflow, where the Trainer is one pod",
+                            "multi_worker", "For several GPUs: mirrored, and kubeflow.components.Trainer.gpus.")
     volumes = [volume.path for volume in settings.kubeflow.volumes]
 
     def moved(key: str, path: str) -> str:

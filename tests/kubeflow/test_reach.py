@@ -43,6 +43,7 @@ def test_a_pattern_in_a_store_is_brought_with_its_folder():
     ("push.destination=ftp://a/b", "expected push.destination on one of kubeflow.volumes"),
     ("kubeflow.checkpoints=/tmp/x", "expected kubeflow.checkpoints on one of kubeflow.volumes"),
     ("beam.runner=flink", "expected no section `beam` of a run on Kubeflow, .*; received beam.runner=flink"),
+    ("training.strategy=multi_worker", "expected a training.strategy of one process on Kubeflow"),
 ])
 def test_what_no_container_reaches_is_refused(override, sentence):
     with pytest.raises(TextrailError, match=sentence):
