@@ -13,14 +13,43 @@ from typing import Any
 from kubeflow.executor_input import FOLDERS, LOGS
 from modules.errors import TextrailError
 
-PIPELINE = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+PIPELINE = re.compile(r"(?!.{64})[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+NAMES = "of up to 63 letters a to z, digits, '-' and '.', with a letter or digit at either end"
 TASK = re.compile(r"[A-Za-z0-9][-A-Za-z0-9]{0,62}")    # Argo names a node after each.
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")      # Of inputs and outputs, which are Python's names to kfp.
-IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:-]*[a-z0-9]([:@][\w.:-]+)?")
+# As registries have it: github.com/distribution/reference.
+IMAGE = re.compile(r"([a-zA-Z0-9][a-zA-Z0-9.-]*(:[0-9]+)?/)?[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+                   r"(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[a-zA-Z0-9_][\w.-]{0,127})?(@[a-z0-9]+:[0-9a-fA-F]{32,})?",
+                   re.ASCII)
+BUCKET = re.compile(r"[a-zA-Z0-9][\w.-]*", re.ASCII)
+STORES = ", ".join(FOLDERS)
 KINDS: Mapping[str, tuple[type, ...]] = {
     "STRING": (str,), "BOOLEAN": (bool,), "NUMBER_INTEGER": (int,), "NUMBER_DOUBLE": (int, float), "LIST": (list,),
     "STRUCT": (dict,)}
 BYTES = 120 << 10   # An argument of a process may have 128 kB on Linux, and the ExecutorInput is one.
+
+
+def flaw(uri: str, is_folder: bool = False) -> str:
+    """What is wrong with the URI of something in a store that Kubeflow reaches; "" if nothing is.
+
+    Args:
+        uri: e.g. s3://texts/reviews.csv.
+        is_folder: whether a whole bucket will do.
+    """
+    scheme, mark, place = uri.partition("://")
+    bucket, _, key = place.partition("/")
+    parts = key.rstrip("/").split("/")
+    if scheme + mark not in FOLDERS:
+        return f"none of {STORES}"
+    if not BUCKET.fullmatch(bucket):
+        return "without a bucket's name"
+    if parts == [""]:
+        return "" if is_folder else "a bucket, and nothing in it"
+    if {"", ".", ".."} & {*parts}:
+        return "with a part that is empty, '.' or '..'"
+    if found := re.search(r"[*?\[#]|\{\{|\s$", uri):
+        return f"with {found.group()!r}"
+    return ""
 
 
 def check(documents: Sequence[Mapping[str, Any]]) -> None:
@@ -61,9 +90,9 @@ def _pipeline(spec: Mapping[str, Any]) -> Iterator[str]:
     if spec.get("schemaVersion") != "2.1.0":
         yield f"the pipeline: schemaVersion {spec.get('schemaVersion')!r}, Kubeflow takes 2.1.0 only"
     if not PIPELINE.fullmatch(name):
-        yield f"the pipeline: the name {name!r} is not of lower-case letters, digits, '-' and '.'; rename the run"
-    if root is not None and not any(root.startswith(scheme) and root != scheme for scheme in FOLDERS):
-        yield f"the pipeline: defaultPipelineRoot {root!r} is none of {', '.join(f'{one}BUCKET/…' for one in FOLDERS)}"
+        yield f"the pipeline: the name {name!r} is not {NAMES}; rename the run"
+    if root is not None and (problem := flaw(root, is_folder=True)):
+        yield f"the pipeline: defaultPipelineRoot {root!r} ({problem})"
 
 
 def _tasks(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -113,8 +142,8 @@ def _component(spec: Mapping[str, Any], component: Mapping[str, Any]) -> Iterato
 def _executor(executor: Mapping[str, Any]) -> Iterator[str]:
     if list(executor) == ["importer"]:
         uri = executor["importer"].get("artifactUri", {}).get("constant", "")
-        if not uri.startswith(tuple(FOLDERS)):
-            yield f"Kubeflow imports from {', '.join(FOLDERS)}, not {uri!r}"
+        if problem := flaw(uri):
+            yield f"Kubeflow imports files and folders of {STORES}, not {uri!r} ({problem})"
         return
     if list(executor) != ["container"]:
         yield (f"a {' and '.join(executor) or 'missing'} executor; open-source Kubeflow runs containers and importers "

@@ -6,9 +6,11 @@ refuses or misreads half of what it writes; see docs/kubeflow.md.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import json
+import posixpath
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +22,10 @@ from tfx.dsl.components.base.base_component import BaseComponent
 
 from components.code_fingerprint import executor_fingerprint
 from kubeflow import lookup
-from kubeflow.checker import check
+from kubeflow.checker import IMAGE, NAMES, PIPELINE, check, flaw
 from kubeflow.entrypoint import CODE
 from kubeflow.executor_input import FOLDERS, IMPORTED
-from kubeflow.reach import HOME, brought, in_containers
+from kubeflow.reach import HOME, brought, in_containers, is_on
 from modules.errors import TextrailError
 from pipelines.cli import BUILDERS
 from pipelines.kubeflow_sections import Kubeflow, Pod
@@ -141,6 +143,12 @@ def compile_run(settings: Settings, run: str, image: str, pipeline_root: str = "
     Raises:
         TextrailError: containers cannot reach what the settings name, or Kubeflow would refuse what comes out.
     """
+    name = run.lower().replace("_", "-")
+    if not PIPELINE.fullmatch(name):
+        raise TextrailError(f"a run whose name Kubeflow takes: {NAMES}", repr(name), "Rename its settings file.")
+    if not IMAGE.fullmatch(image):
+        raise TextrailError("--image as registries name them, in lower case: REGISTRY/textrail:1", repr(image),
+                            "Correct it; docs/kubeflow.md tells how the image is built.")
     settings = in_containers(settings, home)
     root = _checked_root(pipeline_root, settings.kubeflow)
     place = Cluster(settings, shlex.join(["textrail", "kubeflow", "compile", run, "--image", image]), not cache)
@@ -150,7 +158,7 @@ def compile_run(settings: Settings, run: str, image: str, pipeline_root: str = "
     tasks = [*_importers(settings, tasks, pipeline_root), *tasks]
     for task in tasks:
         task.cached = task.cached and cache and settings.kubeflow.pod(task.name).cache
-    spec = _pipeline_spec(run, tasks, image, settings, root)
+    spec = _pipeline_spec(name, tasks, image, settings, root)
     if pipeline_root and not root:
         spec["defaultPipelineRoot"] = pipeline_root.rstrip("/")
     documents = [spec, *_platform_spec(tasks, settings.kubeflow)]
@@ -159,10 +167,20 @@ def compile_run(settings: Settings, run: str, image: str, pipeline_root: str = "
 
 
 def write(documents: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Writes YAML documents as one file, whole or not at all."""
+    """Writes YAML documents as one file, whole or not at all.
+
+    Raises:
+        TextrailError: it cannot be written.
+    """
     beside = path.with_name(path.name + ".part")
-    beside.write_text(yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True, width=120), "utf-8")
-    beside.replace(path)
+    try:
+        beside.write_text(yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True, width=120), "utf-8")
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise TextrailError("a file that can be written", f"{path} ({error.strerror})",
+                            "Name another one with --out, in a folder that is there.") from None
 
 
 def described(documents: Sequence[Mapping[str, Any]], path: Path) -> str:
@@ -184,12 +202,13 @@ def _checked_root(pipeline_root: str, kubeflow: Kubeflow) -> str:
     Raises:
         TextrailError: it is neither of both.
     """
-    if not pipeline_root or any(pipeline_root.startswith(scheme) and pipeline_root != scheme for scheme in FOLDERS):
-        return ""
-    if any(f"{pipeline_root}/".startswith(f"{volume.path}/") for volume in kubeflow.volumes):
-        return pipeline_root.rstrip("/")
-    raise TextrailError(f"--pipeline-root as {', '.join(f'{scheme}BUCKET/FOLDER' for scheme in FOLDERS)}, or a folder "
-                        "on one of kubeflow.volumes", pipeline_root, "Leave it out for the cluster's own.")
+    if is_on(kubeflow, pipeline_root):
+        return posixpath.normpath(pipeline_root)
+    if pipeline_root and (problem := flaw(pipeline_root, is_folder=True)):
+        raise TextrailError(f"--pipeline-root as {', '.join(f'{scheme}BUCKET/FOLDER' for scheme in FOLDERS)}, or a "
+                            "folder on one of kubeflow.volumes", f"{pipeline_root} ({problem})",
+                            "Leave it out for the cluster's own.")
+    return ""
 
 
 def _check_components(kubeflow: Kubeflow, names: Sequence[str]) -> None:
@@ -248,10 +267,10 @@ def _importers(settings: Settings, tasks: Sequence[Task], pipeline_root: str) ->
         yield importer
 
 
-def _pipeline_spec(run: str, tasks: Sequence[Task], image: str, settings: Settings, root: str) -> dict[str, Any]:
+def _pipeline_spec(name: str, tasks: Sequence[Task], image: str, settings: Settings, root: str) -> dict[str, Any]:
     kinds = {(task.name, key): kind for task in tasks for key, kind in task.outputs.items()}
     return {
-        "pipelineInfo": {"name": run.lower().replace("_", "-"), "description": settings.description},
+        "pipelineInfo": {"name": name, "description": settings.description},
         "schemaVersion": "2.1.0",
         "sdkVersion": "textrail",
         "root": {"dag": {"tasks": {task.name: _dag_task(task, settings.kubeflow.pod(task.name)) for task in tasks}}},

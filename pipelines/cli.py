@@ -263,11 +263,11 @@ def _kubeflow_compile(options: argparse.Namespace) -> int:
     name = settings.settings_file(options.run).stem
     out = Path(options.out or f"{name}.kubeflow.yaml")
     with captured(os.devnull) as screen:
-        documents = _compiled(options, name)
+        documents, hints = _compiled(options, name)
         from kubeflow import compile as kubeflow
 
         kubeflow.write(documents, out)
-        print(kubeflow.described(documents, out), file=screen)
+        print(kubeflow.described(documents, out), *hints, sep="\n", file=screen)
     return OK
 
 
@@ -277,11 +277,13 @@ def _kubeflow_submit(options: argparse.Namespace) -> int:
 
     name = settings.settings_file(options.run).stem
     with captured(os.devnull) as screen:
-        documents = _compiled(options, name)
-        from kubeflow import submit
-
         def tell(line: str) -> None:
             print(line, file=screen, flush=True)
+
+        documents, hints = _compiled(options, name)
+        for hint in hints:
+            tell(hint)
+        from kubeflow import submit
 
         problem = submit.submit(documents, name, submit.Target(
             options.host, options.namespace, options.token, options.experiment, options.service_account),
@@ -289,16 +291,18 @@ def _kubeflow_submit(options: argparse.Namespace) -> int:
     return _tell(problem, FAILED) if problem else OK
 
 
-def _compiled(options: argparse.Namespace, name: str) -> list[dict[str, Any]]:
-    """The YAML documents of the run that the command line names."""
+def _compiled(options: argparse.Namespace, name: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """The YAML documents of the run that the command line names, and what may be missing on the cluster."""
     from pipelines import settings
 
     # What the containers read may lie where only they see it.
     loaded = settings.load(options.run, options.overrides, check_files=False)
     sys.argv = sys.argv[:1]
     from kubeflow import compile as kubeflow
+    from kubeflow import reach
 
-    return kubeflow.compile_run(loaded, name, options.image, options.pipeline_root, not options.no_cache)
+    documents = kubeflow.compile_run(loaded, name, options.image, options.pipeline_root, not options.no_cache)
+    return documents, reach.hints(loaded, options.pipeline_root)
 
 
 def _encoder_import(options: argparse.Namespace) -> int:

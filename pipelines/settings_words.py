@@ -50,9 +50,10 @@ def _sentence(path: tuple, detail: Any, model: type[Section]) -> str:
     received = "nothing" if kind == "missing" else shown(value)
     literals = [text for branch in _branches(annotation) if get_origin(branch) is Literal for text in get_args(branch)]
     guess = did_you_mean(value, literals) if isinstance(value, str) else ""
-    if isinstance(value, bool | int | float) and str in _branches(annotation):
+    wanted = allowed(annotation, metadata)
+    if isinstance(value, bool | int | float) and "a text" in wanted.split(" or "):
         guess = "Put quotes around it to make it a text."
-    return f"expected {allowed(annotation, metadata)}; received {received}.{_space(guess)}"
+    return f"expected {wanted}; received {received}.{_space(guess)}"
 
 
 def _nearest_key(path: tuple, model: type[Section]) -> str:

@@ -8,7 +8,7 @@ import yaml
 
 pytest.importorskip("kfp.pipeline_spec", reason="compiling for Kubeflow needs the extra `kubeflow`")
 
-from kubeflow.checker import check
+from kubeflow.checker import IMAGE, check
 from kubeflow.compile import compile_run, write
 from modules.errors import TextrailError
 from pipelines import settings
@@ -25,7 +25,7 @@ PODS = """{pods: {cpus: 0.5, memory_gb: 2.5, node_selector: {disk: fast}},
 
 def compiled(*overrides: str, run: str = "reviews", **options) -> list[dict]:
     loaded = settings.load(run, [*PLACE, *overrides])
-    return compile_run(loaded, options.pop("name", run), "registry/textrail:1", **options)
+    return compile_run(loaded, options.pop("name", run), options.pop("image", "registry/textrail:1"), **options)
 
 
 @pytest.fixture(scope="module")
@@ -134,13 +134,33 @@ def test_kfp_loads_what_is_written(podded, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "sentence"), [
-    ({"pipeline_root": "hdfs://a/b"}, "expected --pipeline-root as s3://BUCKET/FOLDER"),
-    ({"pipeline_root": "/elsewhere"}, "received /elsewhere. Leave it out"),
-    ({"name": "Größe"}, "the name 'größe' is not of lower-case letters"),
+    ({"pipeline_root": "hdfs://a/b"}, r"expected --pipeline-root as s3://BUCKET/FOLDER, .* hdfs://a/b \(none of s3://"),
+    ({"pipeline_root": "S3://a/b"}, r"received S3://a/b \(none of"),
+    ({"pipeline_root": "s3:///"}, r"received s3:/// \(without a bucket's name\)\. Leave it out for the cluster's own"),
+    ({"pipeline_root": "s3://b/x?region=eu"}, r"received s3://b/x\?region=eu \(with '\?'\)"),
+    ({"pipeline_root": "s3://b/{{x}}"}, r"\(with '\{\{'\)"),
+    ({"pipeline_root": "s3://b/../x"}, "with a part that is empty"),
+    ({"pipeline_root": "/elsewhere"}, "received /elsewhere .* Leave it out"),
+    ({"pipeline_root": "/mnt/models/../x"}, "a folder on one of kubeflow.volumes; received /mnt/models/../x"),
+    ({"name": "Größe"}, "expected a run whose name Kubeflow takes: .*; received 'größe'. Rename its settings file"),
+    ({"name": "a..b"}, "received 'a..b'"), ({"name": "_a"}, "received '-a'"), ({"name": "x" * 64}, "up to 63 letters"),
+    ({"image": ""}, "expected --image as registries name them, in lower case: .*; received ''. Correct it"),
+    ({"image": "Registry/Textrail:1"}, "received 'Registry/Textrail:1'"),
+    ({"image": "https://registry/textrail:1"}, "expected --image"), ({"image": "a b"}, "expected --image"),
+    ({"image": "a:b:c"}, "expected --image"), ({"image": "r/t@sha256:12"}, "expected --image"),
 ])
-def test_a_bad_place_or_name_is_refused(options, sentence):
+def test_a_bad_place_name_or_image_is_refused(options, sentence):
     with pytest.raises(TextrailError, match=sentence):
         compiled(**options)
+
+
+@pytest.mark.parametrize("image", ["textrail", "registry:5000/a/textrail:1.2_x-y", f"r.example/t:1@sha256:{'0' * 64}"])
+def test_images_are_named_as_registries_do(image):
+    assert IMAGE.fullmatch(image)
+
+
+def test_artifacts_may_go_to_a_whole_bucket():
+    assert compiled(pipeline_root="gs://b//")[0]["defaultPipelineRoot"] == "gs://b"
 
 
 def test_data_beside_the_pipeline_root_with_the_same_beginning_is_refused():
@@ -188,6 +208,9 @@ def test_the_checker_names_component_and_reason(plain):
     def version(spec, executors, tasks):
         spec["schemaVersion"] = "2.0.0"
 
+    def bucket(spec, executors, tasks):
+        spec["defaultPipelineRoot"] = "s3://"
+
     def unknown(spec, executors, tasks):
         tasks["Trainer"]["priority"] = 3
 
@@ -199,16 +222,28 @@ def test_the_checker_names_component_and_reason(plain):
     refused(plain, order, "Trainer: the input .* is made by TextTransform, which is not among dependentTasks")
     refused(plain, placeholder, "RunReport: the parameter run has '{{', which Argo")
     refused(plain, version, "schemaVersion '2.0.0', Kubeflow takes 2.1.0 only")
+    refused(plain, bucket, r"defaultPipelineRoot 's3://' \(without a bucket's name\)")
     refused(plain, unknown, 'the pipeline against Kubeflow\'s schema: .*"priority"')
+
+
+@pytest.mark.parametrize("out", ["nowhere/reviews.yaml", "folder"])
+def test_a_file_that_cannot_be_written_leaves_nothing(plain, tmp_path, out):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TextrailError, match=rf"expected a file that can be written; received .*{out} \(.*--out"):
+        write(plain, tmp_path / out)
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
 
 
 def test_the_command_writes_the_file(tmp_path, capfd, monkeypatch):
     from pipelines import cli
 
     monkeypatch.chdir(tmp_path)
+    told = [*PLACE, "push.destination=s3://models/reviews"]
     status = cli.main(["kubeflow", "compile", "reviews", "--image", "textrail:1",
-                       *(word for one in PLACE for word in ("--set", one))])
+                       *(word for one in told for word in ("--set", one))])
     assert status == 0
     spec = next(yaml.safe_load_all(Path("reviews.kubeflow.yaml").read_text("utf-8")))
     assert spec["pipelineInfo"]["name"] == "reviews"
-    assert "Trainer asks for 1 nvidia.com/gpu" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "Trainer asks for 1 nvidia.com/gpu" in said
+    assert "push.destination=s3://models/reviews: nothing in kubeflow.secrets or kubeflow.environment gives" in said
