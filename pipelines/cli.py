@@ -243,17 +243,24 @@ def _add_kubeflow_commands(commands: Any, run: argparse.ArgumentParser) -> None:
     command.add_argument("--out", metavar="FILE", help="default: NAME.kubeflow.yaml")
     command.set_defaults(command=_kubeflow_compile)
 
-    command = commands.add_parser("submit", parents=[run, made], help="compile a run and have a cluster run it")
-    command.add_argument("--host", required=True, metavar="URL", help="Kubeflow Pipelines' API, e.g. "
-                         "http://localhost:8888")
-    command.add_argument("--namespace", metavar="NAME", help="of a profile, on Kubeflow with several users")
-    command.add_argument("--token", metavar="FILE", help="file with a bearer token for the API")
+    api = argparse.ArgumentParser(add_help=False)
+    api.add_argument("--host", required=True, metavar="URL", help="Kubeflow Pipelines' API, e.g. "
+                     "http://localhost:8888")
+    api.add_argument("--namespace", metavar="NAME", default="", help="of a profile, on Kubeflow with several users")
+    api.add_argument("--token", metavar="FILE", default="", help="file with a bearer token for the API")
+
+    command = commands.add_parser("submit", parents=[run, made, api], help="compile a run and have a cluster run it")
+    command.add_argument("--name", metavar="NAME", help="what Kubeflow calls it (default: as the run)")
     command.add_argument("--experiment", metavar="NAME", default="textrail", help="default: textrail")
     command.add_argument("--service-account", metavar="NAME", help="that pods run as")
-    command.add_argument("--cron", metavar="EXPRESSION", help="a recurring run, e.g. '0 0 3 * * *': six fields, "
-                         "seconds first")
+    command.add_argument("--cron", metavar="EXPRESSION", default="", help="a recurring run, e.g. '0 0 3 * * *': six "
+                         "fields, seconds first")
     command.add_argument("--wait", action="store_true", help="follow it, and exit with 0 only if it succeeds")
     command.set_defaults(command=_kubeflow_submit)
+
+    command = commands.add_parser("follow", parents=[api], help="follow a run, as submit --wait does")
+    command.add_argument("run_id", metavar="RUN_ID", help="as submit and Kubeflow's pages tell it")
+    command.set_defaults(command=_kubeflow_follow)
 
 
 def _kubeflow_compile(options: argparse.Namespace) -> int:
@@ -272,10 +279,16 @@ def _kubeflow_compile(options: argparse.Namespace) -> int:
 
 
 def _kubeflow_submit(options: argparse.Namespace) -> int:
+    from kubeflow.api import Api
+    from kubeflow.submit import Order, follow, submit
     from pipelines import settings
     from pipelines.console import captured
 
     name = settings.settings_file(options.run).stem
+    api = Api(options.host, options.namespace, options.token)
+    order = Order(options.name or name, options.experiment, options.service_account, options.cron)
+    if options.wait and options.cron:
+        raise TextrailError("--wait or --cron", "both", "Once a recurring run has started, `textrail kubeflow follow`.")
     with captured(os.devnull) as screen:
         def tell(line: str) -> None:
             print(line, file=screen, flush=True)
@@ -283,11 +296,18 @@ def _kubeflow_submit(options: argparse.Namespace) -> int:
         documents, hints = _compiled(options, name)
         for hint in hints:
             tell(hint)
-        from kubeflow import submit
+        run_id = submit(documents, order, api, tell)
+        problem = follow(api, run_id, tell) if options.wait else ""
+    return _tell(problem, FAILED) if problem else OK
 
-        problem = submit.submit(documents, name, submit.Target(
-            options.host, options.namespace, options.token, options.experiment, options.service_account),
-            options.cron or "", options.wait, tell)
+
+def _kubeflow_follow(options: argparse.Namespace) -> int:
+    from kubeflow.api import Api
+    from kubeflow.submit import follow
+
+    api = Api(options.host, options.namespace, options.token)
+    api.health()
+    problem = follow(api, options.run_id, lambda line: print(line, flush=True))
     return _tell(problem, FAILED) if problem else OK
 
 
@@ -405,7 +425,7 @@ def _build_and_run(options: argparse.Namespace, loaded: Settings, paths: Workspa
 
     logging.set_verbosity(logging.INFO)
     builder = importlib.import_module(BUILDERS[loaded.shape])
-    if loaded.training.strategy == "multi_worker":
+    if is_shared := loaded.training.strategy == "multi_worker":
         from modules import train_worker
 
         train_worker.check_is_first(loaded.training.loading.streams)
@@ -416,7 +436,10 @@ def _build_and_run(options: argparse.Namespace, loaded: Settings, paths: Workspa
     if preflight.is_wanted(beam):
         view.starting(f"asking a worker of {shown(loaded.beam)}")
         view.say(str(preflight.check(beam, place.pipeline_root, preflight.files_read(loaded, paths.destination()))))
-    return local_runner.run(pipeline, view, view.log, options.force, options.fresh, beam)
+    nodes = local_runner.run(pipeline, view, view.log, options.force, options.fresh, beam)
+    if is_shared and any(node.id == "Trainer" and node.state == "cached" for node in nodes):
+        train_worker.send_away()
+    return nodes
 
 
 def _sum_up(options: argparse.Namespace, loaded: Settings, paths: Workspace, view: PlainView,
