@@ -228,7 +228,7 @@ class Training(Section):
                              "`docs/loading.md`.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the layers; `auto` takes bfloat16 where the device is fast at it.")
-    xla: bool = Field(False, description="Compile the training step with XLA.")
+    xla: bool = Field(False, description="Compile the training step with XLA; of `one_device` alone.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decay; not on biases and layer norms.")
     clip_norm: float = Field(1.0, ge=0, description="Largest global gradient norm; 0 does not clip.")
     patience: int = Field(2, ge=1, description="Epochs without improvement before training stops.")
@@ -238,6 +238,13 @@ class Training(Section):
     strategy: Literal["one_device", "mirrored", "multi_worker", "tpu"] = Field(
         "one_device", description="`one_device`, `mirrored` (all GPUs of this machine), `multi_worker` (processes on "
         "several machines, see `docs/cluster.md`) or `tpu`.")
+
+    @model_validator(mode="after")
+    def _one_device_is_compiled(self) -> Training:
+        if self.xla and self.strategy != "one_device":
+            raise ValueError("`training.xla` to be false with any other training.strategy than one_device, received "
+                             f"true for {self.strategy}")
+        return self
 
 
 class Threshold(Section):

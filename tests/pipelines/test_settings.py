@@ -217,6 +217,9 @@ def test_a_pretraining_needs_no_more_than_text(run_file):
                                            "`model.num_heads`; received 128 for 3 heads."),
     ("instances.max_length=513", "the file: expected `instances.max_length` of at most `model.positions`; received 513 "
                                  "for 512 positions."),
+    ("training={xla: true, strategy: mirrored}", "training (--set): expected `training.xla` to be false with "
+                                                 "any other training.strategy than one_device; received true for "
+                                                 "mirrored."),
     ("training={xla: true, accumulate: 4}", "training (--set): expected `training.xla` to be false with "
                                             "training.accumulate above 1; received true for 4 parts."),
     ("evaluation.thresholds.masked_acuracy.min=1",
