@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from modules.errors import TextrailError
@@ -22,6 +22,7 @@ from modules.errors import TextrailError
 COMMAND = "textrail train-worker"
 ANSWER_SECONDS = 120   # For a process that has come to say whether it can train.
 KNOCK_SECONDS = 1      # Between two attempts to reach the first process.
+LEAVE_SECONDS = 5      # For all that knock to hear that nothing is trained.
 # Of a connection on which nothing travels: a machine that is gone says nothing, and is noticed after three minutes.
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 6}
 
@@ -122,33 +123,22 @@ def gather(here: Place, card: Mapping[str, str], training: Mapping[str, Any], wa
     """
     found: dict[int, Connection] = {}
     try:
-        with _listening(here) as server:
-            end = time.monotonic() + wait_seconds
-            while len(found) < len(here.hosts) - 1:
-                server.settimeout(max(end - time.monotonic(), 0.01))
-                try:
-                    connected, _ = server.accept()
-                except TimeoutError:
-                    missing = [here.name(number) for number in range(1, len(here.hosts)) if number not in found]
-                    raise TextrailError(
-                        f"all {len(here.hosts)} processes of TF_CONFIG within {wait_seconds / 60:.3g} min",
-                        f"nothing of {', '.join(missing)}",
-                        f"Start `{COMMAND}` there, with TF_CONFIG of its own index, and see that it reaches "
-                        f"{here.hosts[0]}. Then call this again.") from None
-                connection = Connection(connected)
-                hello = connection.receive(ANSWER_SECONDS) or {}
-                number = hello.get("number")
-                if not isinstance(number, int) or not 0 < number < len(here.hosts):
-                    connection.close()   # Whoever that was.
-                    continue
-                try:
-                    _check_same(here, card, number, hello)
-                except TextrailError as error:
-                    _send_error(connection, error)
-                    raise
-                if number in found:   # It was started anew.
-                    found[number].close()
-                found[number] = connection
+        awaited = set(range(1, len(here.hosts)))
+        for number, connection, hello in _arrivals(here, awaited, wait_seconds):
+            try:
+                _check_same(here, card, number, hello)
+            except TextrailError as error:
+                _send_error(connection, error)
+                raise
+            if number in found:   # It was started anew.
+                found[number].close()
+            found[number] = connection
+        if awaited:
+            raise TextrailError(
+                f"all {len(here.hosts)} processes of TF_CONFIG within {wait_seconds / 60:.3g} min",
+                f"nothing of {', '.join(map(here.name, sorted(awaited)))}",
+                f"Start `{COMMAND}` there, with TF_CONFIG of its own index, and see that it reaches {here.hosts[0]}. "
+                "Then call this again.")
         for number, connection in found.items():
             _send(here, number, connection, {"training": training})
         for number, connection in found.items():
@@ -164,8 +154,21 @@ def gather(here: Place, card: Mapping[str, str], training: Mapping[str, Any], wa
         raise
 
 
+def send_away(here: Place) -> None:
+    """The first process's part where there is nothing to train: tells all that wait, and is back within seconds.
+
+    Args:
+        here: its place.
+    """
+    with contextlib.suppress(TextrailError):   # Something else is at this address: nobody waits there.
+        for _, connection, _ in _arrivals(here, set(range(1, len(here.hosts))), LEAVE_SECONDS):
+            with contextlib.suppress(OSError):
+                connection.send({"training": None})
+            connection.close()
+
+
 def come(here: Place, card: Mapping[str, str], wait_seconds: float, told: Callable[[dict[str, Any]], None]
-         ) -> Connection:
+         ) -> Connection | None:
     """The part of any other process: finds the first one, hears what to train, says whether it can.
 
     Args:
@@ -175,7 +178,7 @@ def come(here: Place, card: Mapping[str, str], wait_seconds: float, told: Callab
         told: is given the training, and raises a TextrailError if this process cannot train that.
 
     Returns:
-        The connection to the first.
+        The connection to the first; none if it says that there is nothing to train.
 
     Raises:
         TextrailError: no training came, or not with this process.
@@ -185,23 +188,25 @@ def come(here: Place, card: Mapping[str, str], wait_seconds: float, told: Callab
         connection = _reach(here, end, wait_seconds)
         with contextlib.suppress(OSError):
             connection.send({"number": here.number, "hosts": here.hosts, "card": card})
-        message = connection.receive()   # It comes when the last of us has.
-        if error := (message or {}).get("error"):
-            raise TextrailError(*error)
-        if training := (message or {}).get("training"):
+        message = connection.receive() or {}   # It comes when the last of us has.
+        if "error" in message:
+            raise TextrailError(*message["error"])
+        if "training" in message:
             break
         connection.close()   # The run has ended before; another may come.
         time.sleep(KNOCK_SECONDS)
+    if message["training"] is None:
+        return None
     try:
-        told(training)
+        told(message["training"])
     except TextrailError as error:
         _send_error(connection, error)
         raise
     with contextlib.suppress(OSError):
         connection.send({"ready": True})
-    message = connection.receive()
-    if not message or "error" in message:
-        raise failed(here, 0, message)
+    answer = connection.receive()
+    if not answer or "error" in answer:
+        raise failed(here, 0, answer)
     return connection
 
 
@@ -270,6 +275,38 @@ def _listening(here: Place) -> socket.socket:
                             "Does another training use it? Name another port in TF_CONFIG of all processes.") from None
 
 
+def _arrivals(here: Place, awaited: set[int], seconds: float) -> Iterator[tuple[int, Connection, dict[str, Any]]]:
+    """Who comes to the first process until nobody is awaited or so many seconds are over; its address is free then.
+
+    Args:
+        here: its place.
+        awaited: numbers; who comes is taken out.
+        seconds: to wait.
+
+    Yields:
+        Number, connection, and what the process says of itself.
+
+    Raises:
+        TextrailError: something else is at this address.
+    """
+    end = time.monotonic() + seconds
+    with _listening(here) as server:
+        while awaited:
+            server.settimeout(max(end - time.monotonic(), 0.01))
+            try:
+                connected, _ = server.accept()
+            except TimeoutError:
+                return
+            connection = Connection(connected)
+            hello = connection.receive(ANSWER_SECONDS) or {}
+            number = hello.get("number")
+            if isinstance(number, int) and 0 < number < len(here.hosts):
+                awaited.discard(number)
+                yield number, connection, hello
+            else:
+                connection.close()   # Whoever that was.
+
+
 def _reach(here: Place, end: float, wait_seconds: float) -> Connection:
     while True:
         try:
@@ -278,8 +315,7 @@ def _reach(here: Place, end: float, wait_seconds: float) -> Connection:
             if time.monotonic() > end:
                 raise TextrailError(f"a run whose Trainer waits at {here.hosts[0]} within {wait_seconds / 60:.3g} min",
                                     f"none ({error})", "Start the run with training.strategy=multi_worker where "
-                                    "TF_CONFIG's first process is; if its training was cached, there is nothing to "
-                                    "do here.") from None
+                                    "TF_CONFIG's first process is.") from None
         time.sleep(KNOCK_SECONDS)
 
 

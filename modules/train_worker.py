@@ -8,7 +8,10 @@ TensorFlow joins a cluster before anything else or never.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
+import glob
 import importlib
 import json
 import logging
@@ -36,6 +39,7 @@ WAIT_SECONDS = 1800   # For all others to come.
 JOIN_SECONDS = 300    # For TensorFlow to join those that have come.
 GONE_SECONDS = 10     # From an operation that failed to the news of which process is gone.
 SHARED = "processes"  # A file of the checkpoints' folder that all must see.
+SCRATCH = "textrail-worker-"   # How folders for what counts for nothing begin.
 
 
 def check_is_first(streams: int) -> None:
@@ -138,35 +142,77 @@ def take_part(code: str, wait_seconds: float) -> None:
         code: see `train_here_and_elsewhere`.
         wait_seconds: for the run to come there.
 
+    Where the run has nothing to train it is back at once.
+
     Raises:
-        TextrailError: this is the first process, there was no training, this process cannot take part, or it failed.
+        TextrailError: this is the first process, no run came, this process cannot take part, or the training failed.
     """
     told: dict[str, Any] = {}
     here = rendezvous.place()
     if not here.number:
         raise TextrailError("the number of another process in TF_CONFIG", f"that of the first, {here.hosts[0]}",
                             "That is where `textrail run` starts.")
-    scratch = tempfile.mkdtemp(prefix="textrail-worker-")
 
     def hear(training: dict[str, Any]) -> None:
         _check_reached(_args(training["args"]), training["token"])
         told.update(training)
 
-    def fail(error: TextrailError) -> None:
-        shutil.rmtree(scratch, ignore_errors=True)
-        print(f"textrail: {error}", file=sys.stderr, flush=True)
-        os._exit(1)   # Whatever TensorFlow waits for.
-
-    try:
-        print(f"{here.name(here.number)} waits for a training at {here.hosts[0]}", flush=True)
-        connection = rendezvous.come(here, _card(code), wait_seconds, hear)
-        print(f"takes part in {told['args']['checkpoint_dir']}", flush=True)
+    print(f"{here.name(here.number)} waits for a training at {here.hosts[0]}", flush=True)
+    connection = rendezvous.come(here, _card(code), wait_seconds, hear)
+    if connection is None:
+        print("nothing to train: the run has taken its model from the cache", flush=True)
+        return
+    print(f"takes part in {told['args']['checkpoint_dir']}", flush=True)
+    with _scratch() as scratch:   # What it writes counts for nothing.
         args = dataclasses.replace(_args(told["args"]), serving_dir=os.path.join(scratch, "model"),
-                                   run_dir=os.path.join(scratch, "run"))   # What it writes counts for nothing.
+                                   run_dir=os.path.join(scratch, "run"))
+
+        def fail(error: TextrailError) -> None:
+            shutil.rmtree(scratch, ignore_errors=True)
+            print(f"textrail: {error}", file=sys.stderr, flush=True)
+            os._exit(1)   # Whatever TensorFlow waits for.
+
         _train(here, {0: connection}, told["run_fn"], args, fail)
-        print("the training is over", flush=True)
+    print("the training is over", flush=True)
+
+
+def send_away() -> None:
+    """Tells processes that wait for a training that the run has none for them."""
+    rendezvous.send_away(rendezvous.place())
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder that goes with this process; a killed one's goes when the next one starts.
+
+    Whoever uses such a folder holds its lock, and has it before the folder has its name.
+    """
+    for left in glob.glob(os.path.join(tempfile.gettempdir(), f"{SCRATCH}*")):
+        with contextlib.suppress(OSError), _locked(left):   # One is in use, or another user's.
+            shutil.rmtree(left)
+    begun = tempfile.mkdtemp(prefix="textrail-begun-")
+    folder = begun.replace("textrail-begun-", SCRATCH)
+    with _locked(begun):
+        os.rename(begun, folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Holds a folder's lock.
+
+    Raises:
+        OSError: another process holds it, or the folder is not ours.
+    """
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(opened)
 
 
 def _train(here: rendezvous.Place, others: Mapping[int, rendezvous.Connection], run_fn: str, args: TrainArgs,

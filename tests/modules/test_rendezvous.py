@@ -3,13 +3,14 @@
 import json
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from modules import rendezvous
 from modules.errors import TextrailError
-from modules.rendezvous import Place, Watch, come, gather, place
+from modules.rendezvous import Place, Watch, come, gather, place, send_away
 
 CARD = {"tensorflow": "2.16.2", "code": "abc"}
 
@@ -70,6 +71,22 @@ def test_who_does_not_come_is_named(places):
         assert f"nothing of process 2 ({places[0].hosts[2]})" in waits.result()
     assert told(come, places[1], CARD, 0.1, print).startswith(
         f"expected a run whose Trainer waits at {places[0].hosts[0]} within 0.00167 min; received none (")
+
+
+def test_who_waits_hears_that_there_is_nothing_to_train(places):
+    with ThreadPoolExecutor() as pool:
+        waits = [pool.submit(come, one, CARD, 20, print) for one in places[1:]]
+        began = time.monotonic()
+        send_away(places[0])
+        assert time.monotonic() - began < rendezvous.LEAVE_SECONDS, "it does not wait for more than all"
+        assert [one.result() for one in waits] == [None, None]
+
+
+def test_a_run_that_nobody_waits_for_is_not_held_up(places, monkeypatch):
+    monkeypatch.setattr(rendezvous, "LEAVE_SECONDS", 0.1)
+    send_away(places[0])
+    with socket.create_server(("", int(places[0].hosts[0].rpartition(":")[2]))):
+        send_away(places[0])
 
 
 @pytest.mark.parametrize("card, second, said", [
