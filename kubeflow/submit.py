@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import os
 import re
 import tempfile
 import time
@@ -252,14 +255,38 @@ def _reason(api: Api, run_id: str, failed: str, details: Sequence[Mapping[str, A
     broken = [detail for detail in details if detail.get("state") in BROKEN]
     # The API tells a node's children: a component's own pod, or those of its attempts, which are the executor's.
     broken.sort(key=lambda detail: (detail.get("display_name") != failed, detail.get("display_name") != "executor"))
-    for pod in (pod for detail in broken for node in reversed(_children(detail)) for pod in _pods(node)):
-        try:
-            log = api.read(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
-        except NoAnswer:   # A log that is gone must not hide that the run failed.
-            continue
+    pods = [pod for detail in broken for node in reversed(_children(detail)) for pod in _pods(node)]
+    for log in itertools.chain(_logs(api, run_id, pods), _logs_of_cluster(api.place, pods)):
         if reason := next(_told(log), ""):
             return reason
     return ""
+
+
+def _logs(api: Api, run_id: str, pods: Sequence[str]) -> Iterator[str]:
+    """Logs of pods, as far as the API has them."""
+    for pod in pods:
+        with contextlib.suppress(NoAnswer):   # A log that is gone must not hide that the run failed.
+            yield api.read(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
+
+
+def _logs_of_cluster(namespace: str, pods: Sequence[str]) -> Iterator[str]:
+    """The same as kubectl has them: where there are no profiles, the API looks for pods outside of any namespace."""
+    from kubernetes import client, config
+
+    try:
+        config.load_kube_config(os.environ.get("KUBECONFIG"))
+    except Exception:   # Nobody said that this machine knows the cluster.
+        return
+    core = client.CoreV1Api()
+    for pod in pods:
+        try:
+            answer = core.read_namespaced_pod_log(pod, namespace, container="main", tail_lines=1000,
+                                                  _preload_content=False, _request_timeout=10)
+        except client.ApiException:
+            continue
+        except Exception:
+            return
+        yield answer.data.decode("utf-8", "replace")
 
 
 def _told(log: str) -> Iterator[str]:

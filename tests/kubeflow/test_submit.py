@@ -88,6 +88,12 @@ def serve() -> Iterator:
         server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch, tmp_path) -> None:
+    """The machine that the tests run on may know a real one."""
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+
+
 def task(name: str, state: str, *children: str, end: str = "2026-11-23T04:56:41Z") -> dict:
     return {"task_id": f"{name}-id", "display_name": name, "state": state, "start_time": "2026-11-23T04:56:23Z",
             "end_time": end if state in ("SUCCEEDED", "FAILED") else "0001-01-01T00:00:00Z",
@@ -135,6 +141,19 @@ def test_a_failed_component_is_told_with_the_last_sentence_of_its_log(serve, log
     problem, lines = followed(server)
     assert re.match(sentence, problem), problem
     assert "Gate                 failed 0.3 min" in lines
+
+
+def test_what_the_api_has_no_log_of_is_read_from_the_cluster(serve, tmp_path, monkeypatch):
+    pods = "/api/v1/namespaces/kubeflow/pods/hello-x7-"
+    server = serve({RUN: run("FAILED", task("Gate", "FAILED", "7")), f"{LOGS}system-container-impl-7/log": NO_LOG,
+                    f"{pods}system-container-impl-7/log": f"textrail: expected a. Do c.\n{LAUNCHER}exit status 1\n"})
+    (tmp_path / "config").write_text(json.dumps({
+        "current-context": "a", "contexts": [{"name": "a", "context": {"cluster": "b", "user": "c"}}],
+        "clusters": [{"name": "b", "cluster": {"server": server.host}}], "users": [{"name": "c", "user": {}}]}))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    assert followed(server)[0] == "Gate failed: expected a. Do c."
+    asked = [path for _, path, _ in server.asked if path.startswith("/api/")]
+    assert asked[-1] == f"{pods}system-container-impl-7/log?container=main&tailLines=1000"
 
 
 def test_what_does_not_begin_is_told_once(serve):
