@@ -22,6 +22,7 @@ HERE = Path(__file__).parent / "flink"
 # Beam's release → the newest Flink that it has a runner for.
 FLINK = {"2.62.0": "1.19"}
 WAIT_SECONDS = 900   # For anything; a limit, since all of it comes in seconds where nothing else is done.
+JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 OPEN = ("util", "lang", "nio", "net", "util.concurrent")   # What Flink looks into of Java 17.
 
 
@@ -67,7 +68,7 @@ class Flink:
 
     Args:
         lib: see `jars`.
-        folder: for configuration and logs.
+        folder: for configuration and logs; what else the parts write goes when they are stopped.
 
     Attributes:
         job_endpoint: of Beam's job server.
@@ -76,39 +77,44 @@ class Flink:
 
     def __init__(self, lib: Path, folder: Path):
         self._lib, self._folder, self._processes = lib.resolve(), folder, {}   # type: ignore[var-annotated]
+        self._scratch = folder / "scratch"
+        self._scratch.mkdir()
         rpc, self._rest, job, artifacts, expansion, pool = free_ports(6)
         self.job_endpoint, self.worker_pool = f"localhost:{job}", f"localhost:{pool}"
         config = (HERE / "config.yaml").read_text().replace("RPC_PORT", str(rpc)).replace("REST_PORT", str(self._rest))
         (folder / "config.yaml").write_text(config)
+        # It says what for; only a JDK starts a program from its source.
+        jobserver = HERE / "JobServer.java" if shutil.which("javac") else JOB_SERVER
         self._commands = {
             "jobmanager": self._java("1g", "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint",
                                      "--configDir", folder),
             "taskmanager": self._java("1152m", "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
                                       "--configDir", folder),
-            "jobserver": self._java("512m", "org.apache.beam.runners.flink.FlinkJobServerDriver", f"--job-port={job}",
-                                    f"--artifact-port={artifacts}", f"--expansion-port={expansion}",
-                                    f"--flink-master=localhost:{self._rest}", f"--flink-conf-dir={folder}",
-                                    f"--artifacts-dir={folder / 'staged'}"),
+            "jobserver": self._java("512m", jobserver, f"--job-port={job}", f"--artifact-port={artifacts}",
+                                    f"--expansion-port={expansion}", f"--flink-master=localhost:{self._rest}",
+                                    f"--flink-conf-dir={folder}", f"--artifacts-dir={self._scratch / 'staged'}"),
             "pool": [sys.executable, "-m", "pipelines.cli", "workers", "--port", str(pool)]}
 
-    def _java(self, memory: str, main: str, *arguments: Any) -> list[str]:
+    def _java(self, memory: str, main: str | Path, *arguments: Any) -> list[str]:
         opened = [f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in OPEN]
         return ["java", f"-Xmx{memory}", "-XX:MaxDirectMemorySize=1g", *opened,
-                "-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss",
-                "-cp", f"{self._lib}/*", main, *map(str, arguments)]
+                f"-Djava.io.tmpdir={self._scratch}", "-Dorg.slf4j.simpleLogger.showDateTime=true",
+                "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss",
+                "-cp", f"{self._lib}/*", *map(str, (main, *arguments))]
 
     def start(self, *names: str) -> None:
         """Starts the parts of these names, all if there are none, and waits until they answer."""
-        for name in names or tuple(self._commands):
-            environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2])}
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2]), "TMPDIR": str(self._scratch)}
+        names = names or tuple(self._commands)
+        for name in names:
             with open(self._folder / f"{name}.log", "ab") as log:
                 self._processes[name] = subprocess.Popen(
                     self._commands[name], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment,
                     start_new_session=True)
-            ports = {"jobmanager": self._rest, "jobserver": int(self.job_endpoint.split(":")[1]),
-                     "pool": int(self.worker_pool.split(":")[1])}
-            if name in ports:
-                wait_until(f"{name} that listens", functools.partial(_listens, ports[name]))
+        ports = {"jobmanager": self._rest, "jobserver": int(self.job_endpoint.split(":")[1]),
+                 "pool": int(self.worker_pool.split(":")[1])}
+        for name in set(names) & set(ports):
+            wait_until(f"{name} that listens", functools.partial(_listens, ports[name]))
         wait_until("two slots", lambda: self.asked("overview")["slots-total"] == 2)
 
     def kill(self, name: str) -> None:
@@ -125,6 +131,8 @@ class Flink:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def asked(self, path: str) -> Any:
         """What Flink's REST API says."""

@@ -105,7 +105,7 @@ def files(project: Project) -> set[str]:
 
 @pytest.mark.skipif("TEXTRAIL_WHOLE_FLINK" not in os.environ,
                     reason="two whole runs take minutes; TEXTRAIL_WHOLE_FLINK=1 compares them, too")
-def test_a_run_gives_what_it_gives_in_this_process(flink, tmp_path):
+def test_a_run_that_was_killed_gives_what_it_gives_in_this_process(flink, tmp_path):
     here, there = projects = [Project(tmp_path / where, "toy", TOY) for where in ("here", "flink")]
     for project in projects:
         for seed, (split, rows) in enumerate({"train": 300, "validation": 40, "test": 60}.items()):
@@ -113,13 +113,18 @@ def test_a_run_gives_what_it_gives_in_this_process(flink, tmp_path):
                 write_pairs(project.folder / f"{split}-{part}.tsv", rows // 2, 10 * seed + part)
     place = [word for key, value in on(flink).items() if value is not None and key != "options"
              for word in ("--set", f"beam.{key}={json.dumps(value)}")]
-    with here.start("run", here.file) as process:
-        done = there.run(*place)
+    with there.start("run", there.file, *place) as killed, here.start("run", here.file) as process:
+        flink.wait_for("textrail-vocabularygen")
+        killed.kill()
+        killed.communicate()
+        again = there.run(*place)
         out, err = process.communicate()
     assert process.returncode == 0, out + err
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "asking a worker of flink" in done.stdout and states(done) == dict.fromkeys(TRANSLATION, "done")
-    assert files(there) == files(here)
+    assert again.returncode == 0, again.stdout + again.stderr
+    before = ["ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "AnomalyGate"]
+    assert states(again) == {name: "cached" if name in before else "done" for name in TRANSLATION} | {
+        "ServedModel": states(again)["ServedModel"]}
+    assert files(there) == files(here), "no half artifact is left"
     for name in ("source/vocab.txt", "target/vocab.txt"):
         ours, theirs = (made(project, "VocabularyGen", "vocabulary") / name for project in projects)
         assert ours.read_bytes() == theirs.read_bytes(), name
