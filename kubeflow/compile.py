@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib
 import json
 import posixpath
 import shlex
@@ -27,10 +26,10 @@ from kubeflow.entrypoint import CODE
 from kubeflow.executor_input import FOLDERS, IMPORTED
 from kubeflow.reach import HOME, brought, in_containers, is_on
 from modules.errors import TextrailError
-from pipelines.cli import BUILDERS
 from pipelines.kubeflow_sections import Kubeflow, Pod
 from pipelines.sections import Settings
 from pipelines.served import Served
+from pipelines.shapes import build
 
 # What Kubeflow's pages show of a type; others are plain artifacts. Components know their types by themselves.
 TYPES = {"Examples": "system.Dataset", "Model": "system.Model", "PushedModel": "system.Model", "Report": "system.HTML"}
@@ -152,7 +151,7 @@ def compile_run(settings: Settings, run: str, image: str, pipeline_root: str = "
     settings = in_containers(settings, home)
     root = _checked_root(pipeline_root, settings.kubeflow)
     place = Cluster(settings, shlex.join(["textrail", "kubeflow", "compile", run, "--image", image]), not cache)
-    pipeline = importlib.import_module(BUILDERS[settings.shape]).build(settings, run, place)
+    pipeline = build(settings, run, place)
     tasks = [place.lookup(), *map(_task, pipeline.components)]
     _check_components(settings.kubeflow, [task.name for task in tasks])
     tasks = [*_importers(settings, tasks, pipeline_root), *tasks]

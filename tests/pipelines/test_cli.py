@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli
+from pipelines import cli, shapes
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
-TINY = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from pipelines import cli; "
-        "cli.BUILDERS['classification'] = 'tiny_pipeline'; sys.exit(cli.main())")
+TINY = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from pipelines import cli, shapes; "
+        "shapes.BUILDERS['classification'] = 'tiny_pipeline'; sys.exit(cli.main())")
 RUN = "data: {source: csv, path: rows.csv}\nevaluation: {thresholds: {accuracy: {min: 0.5}}}\ndescription: well\n"
 CACHED = r"same inputs, settings and code as execution \d+ of \d{4}-\d\d-\d\d \d\d:\d\d"
 
@@ -167,7 +167,7 @@ def test_the_project_s_own_runs_are_valid():
 
     for name in settings.ready_made():
         loaded = settings.load(name, check_files=False)
-        assert loaded.shape in cli.BUILDERS and loaded.description
+        assert loaded.shape in shapes.BUILDERS and loaded.description
 
 
 def test_an_unexpected_error_leaves_its_traceback_in_a_file(run_file, capsys, monkeypatch):

@@ -1,0 +1,1 @@
+"""The commands of `textrail`, a module for each group. They import what is heavy when a command needs it."""
