@@ -1,10 +1,12 @@
 """Runs a compiled pipeline task by task as Kubeflow's driver and launcher do, on this machine.
 
 Follows `backend/src/v2` of github.com/kubeflow/pipelines: `driver/driver.go` (URIs of outputs, the added logs),
-`component/launcher_v2.go` (downloads, `{{$}}`, outputs read back, uploads, in which empty folders get lost),
-`metadata/converter.go` (numbers come back as they went, types do not), `cacheutils/cache.go` (what the cache goes by).
+`component/launcher_v2.go` (downloads, `{{$}}`, outputs read back, uploads, in which empty folders get lost, and the log
+as an artifact that has the number of the attempt), `metadata/client.go` and `metadata/converter.go` (properties that
+Kubeflow adds, numbers that come back as they went, types that do not), `cacheutils/cache.go` (what the cache goes by).
 Every task is a process of its own in an empty folder, which sees the artifacts that it reads and no others. The one
-difference: paths lie under a folder of the test and not under `/s3`, which `customPath` says, as it may in Kubeflow.
+difference: paths lie under a folder of the test and not under `/s3` and `/tmp/kfp`, which the message says, as it may
+in Kubeflow.
 """
 
 from __future__ import annotations
@@ -13,17 +15,20 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import uuid
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.kubeflow.warm import Start, forks_of, start_fresh
+
 CODE = Path(__file__).resolve().parents[2]
+LOGS = "executor-logs"
 SESSION = '{"Provider":"s3","Params":{"fromEnv":"false","secretName":"mlpipeline-minio-artifact"}}'
 
 
@@ -62,10 +67,12 @@ class Cluster:
 
     Args:
         folder: empty; the store, and a folder for each task.
+        fresh: whether each task starts from nothing, as in a cluster; else they are forks of one process that has
+            imported what they import, which saves most of the time.
     """
 
-    def __init__(self, folder: Path):
-        self._folder, self._store = folder, folder / "store"
+    def __init__(self, folder: Path, fresh: bool = False):
+        self._folder, self._store, self._fresh = folder, folder / "store", fresh
         self._artifacts, self._cache, self._imported = 0, dict[str, Finished](), dict[str, dict[str, Any]]()
 
     def run(self, file: Path) -> dict[str, Finished]:
@@ -80,9 +87,11 @@ class Cluster:
         spec = next(yaml.safe_load_all(file.read_text("utf-8")))
         root = f"{spec.get('defaultPipelineRoot', 's3://default/root')}/{spec['pipelineInfo']['name']}/{uuid.uuid4()}"
         waiting, done = dict(spec["root"]["dag"]["tasks"]), dict[str, Finished]()
-        while waiting:
-            name = next(name for name, task in waiting.items() if set(task.get("dependentTasks", ())) <= done.keys())
-            done[name] = self._run_task(name, waiting.pop(name), spec, root, done)
+        with nullcontext(start_fresh) if self._fresh else forks_of(_modules(spec)) as start:
+            while waiting:
+                name = next(name for name, task in waiting.items()
+                            if set(task.get("dependentTasks", ())) <= done.keys())
+                done[name] = self._run_task(name, waiting.pop(name), spec, root, done, start)
         return done
 
     def path(self, uri: str) -> Path:
@@ -90,26 +99,26 @@ class Cluster:
         return self._store / uri.partition("://")[2]
 
     def _run_task(self, name: str, task: Mapping[str, Any], spec: Mapping[str, Any], root: str,
-                  done: Mapping[str, Finished]) -> Finished:
+                  done: Mapping[str, Finished], start: Start) -> Finished:
         component = spec["components"][task["componentRef"]["name"]]
         executor = spec["deploymentSpec"]["executors"][component["executorLabel"]]
         if "importer" in executor:
             key, = component["outputDefinitions"]["artifacts"]
             uri = executor["importer"]["artifactUri"]["constant"]
             if uri not in self._imported:   # Else ML Metadata finds the one that was imported before.
-                self._imported[uri] = self._recorded(uri, {})
+                self._imported[uri] = self._recorded(uri, {"store_session_info": SESSION})
             return Finished({key: self._imported[uri]})
         inputs = _inputs(task, done)
-        outputs = _outputs(component, f"{root}/{name}/{uuid.uuid4()}")
+        outputs = _outputs(component.get("outputDefinitions", {}), f"{root}/{name}/{uuid.uuid4()}")
         key = _cache_key(inputs, outputs, executor["container"])
         if task["cachingOptions"].get("enableCache") and key in self._cache:
             return Finished(self._cache[key].artifacts, self._cache[key].parameters, cached=True)
-        finished = self._launch(name, executor["container"], inputs, outputs)
+        finished = self._launch(name, executor["container"], inputs, outputs, start)
         self._cache[key] = finished
         return finished
 
-    def _launch(self, name: str, container: Mapping[str, Any], inputs: dict[str, Any], outputs: dict[str, Any]
-                ) -> Finished:
+    def _launch(self, name: str, container: Mapping[str, Any], inputs: dict[str, Any], outputs: dict[str, Any],
+                start: Start) -> Finished:
         pod = self._folder / "pod"   # Every one sees the same paths, and nothing of those before it.
         shutil.rmtree(pod, ignore_errors=True)
         current, disk = pod / "current", pod / "disk"
@@ -121,18 +130,22 @@ class Cluster:
             path = disk / artifact["uri"].partition("://")[2]
             path.parent.mkdir(parents=True, exist_ok=True)
             artifact["customPath"] = str(path)
-        message = json.dumps({"inputs": inputs, "outputs": outputs | {
-            "outputFile": str(disk / outputs.pop("root") / "output_metadata.json")}})
+        for parameter in outputs["parameters"].values():
+            path = pod / parameter["outputFile"].lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parameter["outputFile"] = str(path)
+        answer = disk / outputs.pop("root") / "output_metadata.json"
+        message = json.dumps({"inputs": inputs, "outputs": outputs | {"outputFile": str(answer)}})
         words = [word.replace("{{$}}", message) for word in (*container["command"], *container.get("args", ()))]
         environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(pod / "tmp"),
                        "TMPDIR": str(pod / "tmp"), "PYTHONPATH": str(CODE), "TF_CPP_MIN_LOG_LEVEL": "2",
                        **{one["name"]: one["value"] for one in container.get("env", ())}}
-        ended = subprocess.run(words, cwd=current, env=environment, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT)
-        if ended.returncode:
-            raise TaskFailed(name, ended.stdout)
+        log = Path(outputs["artifacts"][LOGS]["artifacts"][0]["customPath"])
+        status = start(words, current, environment, log)
+        output = log.read_text("utf-8", errors="replace")
+        if status:
+            raise TaskFailed(name, output)
         assert not list(current.iterdir()), f"{name} wrote into its working directory"
-        answer = Path(json.loads(message)["outputs"]["outputFile"])
         told = json.loads(answer.read_text()) if answer.exists() else {}
         artifacts = {}
         for key, value in outputs["artifacts"].items():
@@ -141,14 +154,17 @@ class Cluster:
             uri = merged.get("uri") or artifact["uri"]
             extra = uri.removeprefix(artifact["uri"])   # A component may say that its artifact is one file of it.
             self._upload(Path(artifact["customPath"] + extra), uri)
-            artifacts[key] = self._recorded(uri, merged.get("metadata", {}))
-        return Finished(artifacts, told.get("parameterValues", {}), output=ended.stdout)
+            added = {"display_name": key, "store_session_info": SESSION}
+            artifacts[key] = self._recorded(uri, added | merged.get("metadata", {}))
+        answers = told.get("parameterValues", {})
+        parameters = {key: answers[key] if key in answers else Path(one["outputFile"]).read_text()
+                      for key, one in outputs["parameters"].items()}
+        return Finished(artifacts, parameters, output=output)
 
     def _recorded(self, uri: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        """An artifact as ML Metadata gives it back: a number for a name, no type, and properties of Kubeflow's own."""
+        """An artifact as ML Metadata gives it back: a number for a name, and no type."""
         self._artifacts += 1
-        return {"name": str(self._artifacts), "uri": uri, "type": {"instanceSchema": ""},
-                "metadata": {**metadata, "display_name": "a name", "store_session_info": SESSION}}
+        return {"name": str(self._artifacts), "uri": uri, "type": {"instanceSchema": ""}, "metadata": dict(metadata)}
 
     def _download(self, uri: str, disk: Path) -> str:
         source, target = self.path(uri), disk / uri.partition("://")[2]
@@ -168,6 +184,16 @@ class Cluster:
             shutil.copy(file, target)
 
 
+def _modules(spec: Mapping[str, Any]) -> list[str]:
+    """What containers import, as their commands name it."""
+    found = set()
+    for executor in spec["deploymentSpec"]["executors"].values():
+        words = executor.get("container", {}).get("command", ())
+        found |= {words[words.index("-m") + 1]} if words else set()
+        found |= {words[words.index("--component") + 1].rpartition(".")[0]} if "--component" in words else set()
+    return sorted(found)
+
+
 def _inputs(task: Mapping[str, Any], done: Mapping[str, Finished]) -> dict[str, Any]:
     given = task.get("inputs", {})
     parameters = {}
@@ -184,12 +210,14 @@ def _inputs(task: Mapping[str, Any], done: Mapping[str, Finished]) -> dict[str, 
     return {"parameterValues": parameters, "artifacts": artifacts}
 
 
-def _outputs(component: Mapping[str, Any], root: str) -> dict[str, Any]:
-    types = {key: one["artifactType"] for key, one in
-             component.get("outputDefinitions", {}).get("artifacts", {}).items()}
-    types["executor-logs"] = {"schemaTitle": "system.Artifact"}
-    return {"root": root.partition("://")[2], "artifacts": {
-        key: {"artifacts": [{"name": key, "uri": f"{root}/{key}", "type": kind}]} for key, kind in types.items()}}
+def _outputs(definitions: Mapping[str, Any], root: str) -> dict[str, Any]:
+    types = {key: one["artifactType"] for key, one in definitions.get("artifacts", {}).items()}
+    places = {key: (f"{root}/{key}", kind) for key, kind in types.items()}
+    places[LOGS] = (f"{root}/{LOGS}-0", {"schemaTitle": "system.Artifact"})   # Of the first attempt.
+    return {"root": root.partition("://")[2],
+            "parameters": {key: {"outputFile": f"/tmp/kfp/outputs/{key}"} for key in definitions.get("parameters", ())},
+            "artifacts": {key: {"artifacts": [{"name": key, "uri": uri, "type": kind}]}
+                          for key, (uri, kind) in places.items()}}
 
 
 def _every(side: Mapping[str, Any]) -> list[dict[str, Any]]:

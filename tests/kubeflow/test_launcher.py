@@ -1,15 +1,14 @@
-"""From the YAML to the pushed model, every task in a process of its own that sees no more than Kubeflow shows it."""
+"""From the YAML to the pushed model, every task in a process of its own that sees no more than Kubeflow shows it.
+
+The other shapes are run so, too, where they are run by the local runner: `tests/pipelines/test_pairs.py` and others.
+"""
 
 import json
-from pathlib import Path
 
-import numpy as np
 import pytest
-import yaml
 
-from components.versions import read_manifest, versions
-from pipelines import settings
-from tests.kubeflow.launcher import Cluster, Finished, TaskFailed
+from tests.kubeflow.launcher import Finished, TaskFailed
+from tests.kubeflow.project import OnKubeflow
 from tests.pipelines.project import Project
 from tests.pipelines.test_classification import BAD, GOOD, write_reviews
 
@@ -31,43 +30,9 @@ def project(tmp_path_factory, tiny_encoder) -> Project:
         "evaluation": {"thresholds": {"accuracy": {"min": 0.8, "max_drop": 0.02}}, "length_bands": [8, 12]}})
 
 
-class OnKubeflow:
-    """The project's run, with its data in the store of a cluster, and what is pushed on a volume."""
-
-    def __init__(self, project: Project, folder: Path):
-        self.cluster, self.models, self._folder = Cluster(folder / "cluster"), folder / "models", folder
-        self.models.mkdir(parents=True)
-        store = self.cluster.path("s3://texts/moods")
-        store.mkdir(parents=True)
-        told = yaml.safe_load((project.folder / project.file).read_text())
-        for split, name in told["data"]["path"].items():
-            (store / name).write_bytes((project.folder / name).read_bytes())
-            told["data"]["path"][split] = f"s3://texts/moods/{name}"
-        encoder = self.cluster.path("s3://texts/encoder")
-        encoder.mkdir()
-        for file in Path(told["encoder"]["source"]).iterdir():
-            (encoder / file.name).write_bytes(file.read_bytes())
-        told["encoder"]["source"] = "s3://texts/encoder"
-        told["push"] = {"destination": str(self.models / "moods")}
-        told["kubeflow"] = {"volumes": [{"claim": "models", "path": str(self.models)}]}
-        self.file = folder / "moods.yaml"
-        self.file.write_text(yaml.safe_dump(told))
-
-    def run(self, *overrides: str, **options) -> dict[str, Finished]:
-        from kubeflow import compile as kubeflow
-
-        documents = kubeflow.compile_run(settings.load(str(self.file), overrides), "moods", "textrail:test",
-                                         "s3://artifacts/textrail", **options)
-        kubeflow.write(documents, self._folder / "compiled.yaml")
-        return self.cluster.run(self._folder / "compiled.yaml")
-
-    def pushed(self) -> list[int]:
-        return versions(str(self.models / "moods"))
-
-
 @pytest.fixture(scope="module")
 def kubeflow(project, tmp_path_factory) -> OnKubeflow:
-    return OnKubeflow(project, tmp_path_factory.mktemp("kubeflow"))
+    return OnKubeflow(project, tmp_path_factory.mktemp("kubeflow"), fresh=True)
 
 
 @pytest.fixture(scope="module")
@@ -86,24 +51,9 @@ def test_every_task_runs_and_a_model_is_pushed(kubeflow, first):
 
 
 def test_the_model_is_that_of_the_local_runner(project, kubeflow, first):
-    import tensorflow as tf
-    import tensorflow_text  # noqa: F401  # its ops are in the graph
-
     done = project.run()
     assert done.returncode == 0, done.stdout + done.stderr
-    local = project.folder / "workspace" / "moods" / "pushed"
-    texts = tf.constant([f"the {word} film was so {word}" for word in (*GOOD, *BAD)])
-    answers = []
-    for folder in (local, kubeflow.models / "moods"):
-        path = folder / str(versions(str(folder))[0])
-        answers.append(tf.saved_model.load(str(path)).signatures["serving_default"](review=texts))
-        assert read_manifest(str(path))["classes"] == ["negative", "positive"]
-    assert answers[0].keys() == answers[1].keys()
-    for key, value in answers[0].items():
-        if value.dtype == tf.string:
-            np.testing.assert_array_equal(value, answers[1][key])
-        else:
-            np.testing.assert_allclose(value, answers[1][key], atol=1e-5)
+    kubeflow.assert_local_model(review=[f"the {word} film was so {word}" for word in (*GOOD, *BAD)])
 
 
 def test_a_second_run_only_looks(kubeflow, first):

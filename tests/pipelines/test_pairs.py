@@ -9,6 +9,7 @@ import pytest
 
 from components.sources import make_source
 from pipelines import settings
+from tests.kubeflow.project import OnKubeflow
 from tests.pipelines.project import Project
 
 MOODS = {"0": "bad awful boring dull worst poor".split(), "1": "good great fun funny best nice".split()}
@@ -76,6 +77,14 @@ def test_a_file_of_two_columns_is_answered(pushed):
     named = {"0": "gloomy", "1": "merry"}
     right = sum(named[row[0]] == row[header.index("predicted_label")] for row in rows)
     assert right >= 90 and all(row[2].startswith('" the') for row in rows)
+
+
+def test_on_kubeflow_it_is_the_same_model(pushed, tmp_path):
+    kubeflow = OnKubeflow(pushed, tmp_path, {"source": "tfrecord", "path": "records"})
+    kubeflow.run()
+    words = [word for mood in MOODS.values() for word in mood]
+    kubeflow.assert_local_model(before=[f"the {word} film" for word in words],
+                                after=[f"the {word} room" for word in reversed(words)])
 
 
 def test_mrpc_reads_the_same_rows_from_tfds_and_from_files(tmp_path):
