@@ -12,6 +12,7 @@ import yaml
 
 from modules.manifest import DESCRIPTION
 from modules.tokenization import SPECIALS, Tokenizer, Vocabulary
+from tests.kubeflow.project import OnKubeflow
 from tests.pipelines.project import COMPONENTS, PRETRAINING, Project, states
 
 LIVES = {"cat": ("fish", "house"), "dog": ("bones", "yard"), "hen": ("corn", "barn"), "fox": ("eggs", "wood"),
@@ -109,6 +110,13 @@ def test_what_is_served_has_the_tokens_that_were_trained_on(project, first):
     seen = model.signatures["transform_features"](examples=records)["token_ids"].numpy().tolist()
     assert [ids[:len(own)] for ids, own in zip(seen, token_ids(project, "test")[:8], strict=True)] == \
         token_ids(project, "test")[:8]
+
+
+def test_on_kubeflow_it_is_the_same_model(project, first, tmp_path):
+    kubeflow = OnKubeflow(project, tmp_path)
+    kubeflow.run()
+    kubeflow.assert_local_model(text=[f"The {animal} eats [MASK]. In the [MASK] lives the {animal}."
+                                      for animal in LIVES])
 
 
 def test_a_second_run_executes_nothing(project, first):
