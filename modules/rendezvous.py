@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from modules.errors import TextrailError
 
 COMMAND = "textrail train-worker"
-ANSWER_SECONDS = 120   # For a process that has come to say whether it can train.
+ANSWER_SECONDS = 300   # For a process that has come to say whether it can train.
 KNOCK_SECONDS = 1      # Between two attempts to reach the first process.
 LEAVE_SECONDS = 5      # For all that knock to hear that nothing is trained.
 # Of a connection on which nothing travels: a machine that is gone says nothing, and is noticed after three minutes.
@@ -142,8 +142,10 @@ def gather(here: Place, card: Mapping[str, str], training: Mapping[str, Any], wa
         for number, connection in found.items():
             _send(here, number, connection, {"training": training})
         for number, connection in found.items():
-            answer = connection.receive(ANSWER_SECONDS)
-            if answer is None or "error" in answer:
+            answer = connection.receive(ANSWER_SECONDS) or {"error": [
+                f"all processes to say within {ANSWER_SECONDS:g} s whether they can train", "nothing",
+                f"Look at its output, start `{COMMAND}` there, and call the run again."]}
+            if "error" in answer:
                 raise failed(here, number, answer)
         for number, connection in found.items():
             _send(here, number, connection, {"go": True})

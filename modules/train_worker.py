@@ -158,6 +158,8 @@ def take_part(code: str, wait_seconds: float) -> None:
         told.update(training)
 
     print(f"{here.name(here.number)} waits for a training at {here.hosts[0]}", flush=True)
+    # Before it is asked whether it can train: of a busy machine or a slow disk this takes minutes.
+    importlib.import_module("modules.training")
     connection = rendezvous.come(here, _card(code), wait_seconds, hear)
     if connection is None:
         print("nothing to train: the run has taken its model from the cache", flush=True)

@@ -110,6 +110,15 @@ def test_who_cannot_train_says_why_to_all(places):
         assert "in process 2" in able.result() and unable.result().startswith("expected the encoder at /there")
 
 
+def test_who_does_not_say_whether_it_can_train_is_named(places, monkeypatch):
+    monkeypatch.setattr(rendezvous, "ANSWER_SECONDS", 1)
+    with ThreadPoolExecutor() as pool:
+        silent = pool.submit(told, come, Place(1, places[1].hosts[:2]), CARD, 20, lambda _: threading.Event().wait(2))
+        assert told(gather, Place(0, places[0].hosts[:2]), CARD, {"run_fn": "mine"}, 20).startswith(
+            "expected all processes to say within 1 s whether they can train; received nothing, in process 1 (")
+        assert silent.result().startswith("expected all processes to say within 1 s whether they can train; rec")
+
+
 def test_strangers_are_passed_over_and_who_is_started_anew_is_taken(places):
     def strange() -> None:
         for words in (b"GET / HTTP/1.0\r\n\r\n", b'{"number": 7}\n', b'{"number": "1"}\n', b"[]\n"):
