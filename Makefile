@@ -37,7 +37,7 @@ demo: setup
 	  "The zip broke on day two and nobody answers my emails."
 
 test: setup
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	.venv/bin/ruff check .

@@ -1,12 +1,15 @@
 """What several tests share: a tiny encoder in the real layout and the larger texts beside the project."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import SHARED
+
+TESTS = Path(__file__).parent
 
 WORDS = """the a an and of to in is was it this that i you he she we they not no very good bad great awful film movie
 book story food place service staff room phone love loved hate hated like liked enjoy enjoyed bored boring fun funny
@@ -16,6 +19,22 @@ some any one two three well badly really quite only just even still yet my your 
 ##er ##est un ##able . , ! ? ' - : ; " ( )""".split()
 
 LETTERS = list("abcdefghijklmnopqrstuvwxyz0123456789")
+
+FOLDERS = ("cluster", "kubeflow", "pipelines", "components", "modules")   # The slowest files first.
+WORKER_GB = 6   # Of memory: what the tests of one process take, with the programs that they start.
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of `-n auto`: two where there are cores and memory for them, else 0, which is this one."""
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return 2 if (os.cpu_count() or 1) > 1 and memory_gb >= 2 * WORKER_GB else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts slow files first: they go to processes in this order, and the last ones should end together."""
+    places = {name: place for place, name in enumerate(FOLDERS)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(TESTS).parts[0], len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)
