@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import sacrebleu
 
+from tests.kubeflow.project import OnKubeflow
 from tests.pipelines.project import TRANSLATION, Project, states
 
 NOUNS = dict(gato="cat", cão="dog", livro="book", carro="car", barco="boat", peixe="fish")
@@ -75,6 +76,13 @@ def test_the_pushed_model_answers(pushed):
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["translation"] for answer in answers] == ["The black cat sees the book.",
                                                             "The dog eats the new fish."]
+
+
+def test_on_kubeflow_it_is_the_same_model(pushed, tmp_path):
+    kubeflow = OnKubeflow(pushed, tmp_path)
+    kubeflow.run()
+    kubeflow.assert_local_model(pt=[f"O {noun} {adjective} {verb} o {noun}." for noun in NOUNS
+                                    for adjective in ADJECTIVES for verb in VERBS][::7])
 
 
 def test_nothing_runs_twice_and_a_gate_keeps_a_model_from_being_pushed(pushed):
