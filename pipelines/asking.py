@@ -98,6 +98,8 @@ def _ask_for_many(options: argparse.Namespace, paths: Workspace, fix: str) -> st
             print(preflight.check(place, output, first), file=screen)
         done = bulk.predict_files(paths.destination(), fix, inputs, output, place, Dialect.of(paths), options.format,
                                   options.part_mb)
-        kept = f", {done.kept} of them from before" if done.kept else ""
-        print(f"{done.rows:,} rows in {done.parts} parts{kept}: {output}", file=screen)
+        rows, parts = (f"{count:,} {what}{'s' * (count != 1)}" for count, what in (
+            (done.rows, "row"), (done.parts, "part")))
+        kept = f", {done.kept:,} of them from before" if done.kept else ""
+        print(f"{rows} in {parts}{kept}: {output}", file=screen)
     return done.warning
