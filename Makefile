@@ -12,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # uv makes .venv anew for another Python, so each Python that was asked for has a stamp of its own.
 STAMP := .venv/.installed$(subst /,-,$(UV_PYTHON:%=-%))
 
-.PHONY: setup demo test lint docs bench clean
+.PHONY: setup demo test kubeflow-e2e lint docs bench clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,11 @@ demo: setup
 
 test: setup
 	.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# On the cluster and with the image builder that the environment names; without, it says what is missing.
+kubeflow-e2e: setup
+	$(UV) sync --frozen --inexact --extra kubeflow --extra s3
+	.venv/bin/python -m tests.kubeflow.e2e $(PARTS)
 
 lint: setup
 	.venv/bin/ruff check .

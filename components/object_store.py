@@ -101,14 +101,14 @@ class ObjectStore(filesystem.Filesystem):
         _, target = _open_store(dst)
         if not overwrite and store.exists(target):
             raise OSError(f"{dst} is there already")
-        for key in sorted(_objects(store, source), key=_is_model):
+        for key in _model_last(_objects(store, source), source):
             store.cp_file(key, target + key.removeprefix(source))
         ObjectStore.rmtree(src)
 
     @staticmethod
     def rmtree(path: Any) -> None:
         store, key = _open_store(path)
-        for found in sorted(_objects(store, key), key=_is_model, reverse=True):
+        for found in reversed(_model_last(_objects(store, key), key)):
             store.rm_file(found)
 
     @staticmethod
@@ -129,8 +129,9 @@ def _objects(store: Any, key: str) -> list[str]:
     return [found.lstrip("/") for found in cast(list[str], store.find(key))]
 
 
-def _is_model(key: str) -> bool:
-    return key.rpartition("/")[2] == MODEL
+def _model_last(keys: list[str], folder: str) -> list[str]:
+    """The folder's own model behind all else, be that models, too, such as an encoder's that goes along."""
+    return sorted(keys, key=lambda key: key == f"{folder.lstrip('/')}/{MODEL}")
 
 
 def register(scheme: str, kind: str) -> None:

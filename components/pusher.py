@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import tempfile
 import time
 import uuid
 from typing import Any
@@ -134,8 +135,9 @@ def write_encoder(source: str, version: str) -> None:
 
     Args:
         source: folder of the SavedModel.
-        version: gets `assets.extra/encoder` in HuggingFace's layout, heads included, which `transformers` loads, and
-            `assets.extra/tfhub` with the SavedModels `encoder` and `preprocessing`, which `hub.load` does.
+        version: folder or URI; gets `assets.extra/encoder` in HuggingFace's layout, heads included, which
+            `transformers` loads, and `assets.extra/tfhub` with the SavedModels `encoder` and `preprocessing`, which
+            `hub.load` does.
 
     Raises:
         TextrailError: see `export_reader.read_export`.
@@ -144,8 +146,11 @@ def write_encoder(source: str, version: str) -> None:
     from modules.tfhub_export import export_tfhub
 
     checkpoint, length = read_export(source), read_manifest(source)["max_length"]
-    checkpoint.write(os.path.join(version, DESCRIPTION), length)
-    export_tfhub(checkpoint, os.path.join(version, TFHUB), length)
+    with tempfile.TemporaryDirectory(prefix="textrail-") as folder:   # TensorFlow writes to few stores.
+        checkpoint.write(os.path.join(folder, DESCRIPTION), length)
+        export_tfhub(checkpoint, os.path.join(folder, TFHUB), length)
+        for part in (DESCRIPTION, TFHUB):
+            io_utils.copy_dir(os.path.join(folder, part), os.path.join(version, part))
 
 
 def delete_old(destination: str, keep: int) -> None:

@@ -49,7 +49,7 @@ def test_what_is_there_is_not_replaced(folder):
 
 def test_a_model_appears_and_goes_whole(folder, monkeypatch):
     """Whoever looks between two objects sees all files of the model, or no model."""
-    for name in ("saved_model.pb", "assets/vocab.txt", "variables/variables.index", "zebra"):
+    for name in ("saved_model.pb", "assets/vocab.txt", "assets.extra/tfhub/saved_model.pb", "variables/index", "zebra"):
         write(f"{folder}/hidden/{name}")
     store, seen = fsspec.filesystem("memory"), []
 
@@ -66,10 +66,10 @@ def test_a_model_appears_and_goes_whole(folder, monkeypatch):
     for method in ("cp_file", "rm_file"):
         watch(method)
     fileio.rename(f"{folder}/hidden", f"{folder}/7")
-    assert len(seen) == 8 and seen[-1]["hidden"] == set()
+    assert len(seen) == 10 and seen[-1]["hidden"] == set()
     for places in seen:
         for files in places.values():
-            assert "saved_model.pb" not in files or len(files) == 4
+            assert "saved_model.pb" not in files or len(files) == 5
 
 
 def test_versions_are_pushed_to_a_store(folder, tmp_path):

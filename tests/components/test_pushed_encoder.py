@@ -4,13 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
+import uuid
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_hub as hub
 from safetensors.numpy import load_file
+from tfx.dsl.io import fileio
 
+from components import object_store
 from components.encoder_importer import import_encoder
 from components.encoder_sources import encoder_fingerprint, read_encoder
 from components.pusher import push
@@ -42,6 +45,17 @@ def test_a_version_has_the_encoder_where_model_servers_do_not_look(pushed_pretra
     assert {path.name for path in version.iterdir()} == {path.name for path in tiny_pretrainer[1].iterdir()}
     assert read_manifest(str(version))["recipe"] == "r1"
     assert not list(tiny_pretrainer[1].rglob("*.safetensors"))   # the run's own model stays as it was
+
+
+def test_a_version_in_a_store_has_the_encoder_too(version, tiny_pretrainer):
+    object_store.register("memory://", "memory")
+    models = f"memory://{uuid.uuid4().hex}/models"
+    pushed = f"{models}/{push(str(tiny_pretrainer[1]), models, {'recipe': 'r1'})}"
+    for part in (DESCRIPTION, f"{TFHUB}/encoder", f"{TFHUB}/preprocessing"):
+        assert fileio.listdir(f"{pushed}/{part}") == sorted(path.name for path in (version / part).iterdir()
+                                                            if path.is_file() or any(path.iterdir()))
+    with fileio.open(f"{pushed}/{DESCRIPTION}/model.safetensors", "rb") as file:
+        assert file.read() == (version / DESCRIPTION / "model.safetensors").read_bytes()
 
 
 def test_transformers_and_tf_hub_compute_the_same(version, tiny_pretrainer):

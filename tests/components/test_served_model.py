@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 from tfx.types import standard_artifacts
 
@@ -35,6 +38,14 @@ def test_a_copy_of_the_served_model_is_the_baseline(tmp_path):
     assert (tmp_path / "out" / "Format-Serving" / "assets.extra" / "textrail.json").is_file()
     assert out.get_string_custom_property("served_version") == "10"
     assert not out.get_int_custom_property("none")
+
+
+def test_it_may_be_served_from_a_store():
+    """In a process that imports no other component, as on Kubeflow."""
+    code = ("import components.served_model; from tfx.dsl.io import filesystem_registry as known; "
+            "print(known.DEFAULT_FILESYSTEM_REGISTRY.get_filesystem_for_path('minio://models/reviews').__name__)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "ObjectStore"
 
 
 def test_nothing_served_is_an_empty_folder_marked_none(tmp_path):
