@@ -169,7 +169,10 @@ def follow(api: Api, run_id: str, tell: Tell, patience: Patience = Patience()) -
     if state == "SUCCEEDED":
         return ""
     failed = next((name for name, state in seen.items() if state in BROKEN), "the run")
-    return f"{failed} {state.lower()}: {_reason(api, run_id, failed, details) or f'see {api.page(run_id)}'}"
+    reason = _reason(api, run_id, failed, details) or (
+        f"it left no log, as a pod does that was deleted or lost with its node; see {api.page(run_id)}. Started again, "
+        "the run takes what is done from the cache")
+    return f"{failed} {state.lower()}: {reason}"
 
 
 def _run(api: Api, run_id: str, again: str, tell: Tell, patience: Patience) -> dict[str, Any]:

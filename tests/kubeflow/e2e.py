@@ -245,7 +245,7 @@ def bad_schema(cluster: Cluster) -> None:
 def lost_pod(cluster: Cluster) -> None:
     """A Trainer whose pod is deleted midway goes on from its checkpoint in another."""
     cluster.upload("reviews")
-    seed = time.strftime("seed=%H%M%S")   # Nothing of an earlier time is to be taken up.
+    seed = f"seed={int(time.time()) % 10**6}"   # Nothing of an earlier time is to be taken up.
     run_id = cluster.submit(
         "reviews", seed, "training.epochs=2", "evaluation.thresholds={accuracy: {min: 0.8}}",
         "training.checkpoint_seconds=5", "kubeflow.checkpoints=/mnt/e2e/checkpoints",
