@@ -18,6 +18,7 @@ def opened(url: str, width: int = 1200, height: int = 1000, scheme: str = "light
 
     When the block ends, nothing may have been written to the console as an error, no script may have thrown, and
     nothing may have been asked for but the page's own: below `url` if that is HTTP, nothing at all if it is a file.
+    A page that the block has closed is asked nothing, since its server may have been ended under it.
     With TEXTRAIL_SCREENSHOTS set to a folder, a picture of the page as it then is lands there, named after its title.
 
     Args:
@@ -41,6 +42,8 @@ def opened(url: str, width: int = 1200, height: int = 1000, scheme: str = "light
         page.on("request", lambda request: requests.append(request.url))
         page.goto(url)
         yield page
+        if page.is_closed():
+            return
         if (folder := os.environ.get("TEXTRAIL_SCREENSHOTS")) and page.title():
             page.screenshot(path=f"{folder}/{page.title().split()[0]}_{scheme}_{width}.png", full_page=True)
         assert problems == []

@@ -10,24 +10,14 @@ import pytest
 from tests.kubeflow.launcher import Finished, TaskFailed
 from tests.kubeflow.project import OnKubeflow
 from tests.pipelines.project import Project
-from tests.pipelines.test_classification import BAD, GOOD, write_reviews
+from tests.pipelines.test_classification import BAD, GOOD, moods
 
 pytest.importorskip("kfp.pipeline_spec", reason="compiling for Kubeflow needs the extra `kubeflow`")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, tiny_encoder) -> Project:
-    folder = tmp_path_factory.mktemp("project")
-    for seed, (split, rows) in enumerate({"train": 160, "validation": 40, "test": 60}.items()):
-        write_reviews(folder / f"{split}.csv", rows, seed)
-    return Project(folder, "moods", {
-        "data": {"source": "csv", "text": "review", "label": "sentiment",
-                 "path": {split: f"{split}.csv" for split in ("train", "validation", "test")}},
-        "encoder": {"source": str(tiny_encoder)},
-        "model": {"max_length": 24, "pooling": "mean", "dropout": 0.0},
-        "training": {"epochs": 4, "learning_rate": 3e-3, "batch_tokens": 384, "bucket_step": 8,
-                     "precision": "float32"},
-        "evaluation": {"thresholds": {"accuracy": {"min": 0.8, "max_drop": 0.02}}, "length_bands": [8, 12]}})
+    return moods(tmp_path_factory.mktemp("project"), tiny_encoder)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +35,7 @@ def test_every_task_runs_and_a_model_is_pushed(kubeflow, first):
     assert list(first)[-1] == "RunReport" and "Lookup" in first
     version, = kubeflow.pushed()
     assert first["Pusher"].artifacts["pushed_model"]["metadata"]["pushed_version"] == str(version)
-    assert first["ExampleGen"].artifacts["examples"]["metadata"]["rows_train"] == 160
+    assert first["ExampleGen"].artifacts["examples"]["metadata"]["rows_train"] == 240
     report = first["RunReport"].artifacts["report"]
     assert report["uri"].endswith("/report.html") and "<html" in kubeflow.cluster.path(report["uri"]).read_text()
 

@@ -188,6 +188,7 @@ def test_a_run_that_is_none_is_told_at_once(serve):
 
 
 def test_ctrl_c_leaves_the_run_going_and_says_so(serve):
+    signal.signal(signal.SIGINT, signal.default_int_handler)   # What a shell starts in the background ignores it.
     server, lines = serve({RUN: run("RUNNING", task("Say", "RUNNING"))}), []
 
     def tell(line: str) -> None:

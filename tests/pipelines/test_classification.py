@@ -34,19 +34,23 @@ def write_reviews(path: Path, rows: int, seed: int, labels=("negative", "positiv
             writer.writerow([" ".join(words), labels[i % 2]])
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory, tiny_encoder) -> Project:
-    folder = tmp_path_factory.mktemp("project")
+def moods(folder: Path, encoder: Path) -> Project:
+    """A run that tells good reviews from bad ones, in an empty folder."""
     for seed, (split, rows) in enumerate({"train": 240, "validation": 60, "test": 80}.items()):
         write_reviews(folder / f"{split}.csv", rows, seed)
     return Project(folder, "moods", {
         "data": {"source": "csv", "text": "review", "label": "sentiment",
                  "path": {split: f"{split}.csv" for split in ("train", "validation", "test")}},
-        "encoder": {"source": str(tiny_encoder)},
+        "encoder": {"source": str(encoder)},
         "model": {"max_length": 24, "pooling": "mean", "dropout": 0.0},
         "training": {"epochs": 4, "learning_rate": 3e-3, "batch_tokens": 384, "bucket_step": 8,
                      "precision": "float32"},
         "evaluation": {"thresholds": {"accuracy": {"min": 0.8, "max_drop": 0.02}}, "length_bands": [8, 12]}})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, tiny_encoder) -> Project:
+    return moods(tmp_path_factory.mktemp("project"), tiny_encoder)
 
 
 @pytest.fixture(scope="module")
