@@ -1,6 +1,7 @@
 """What several tests share: a tiny encoder in the real layout and the larger texts beside the project."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,12 @@ def beam_in_this_process() -> None:
     from components.beam_runner import run_beam_in_this_process
 
     run_beam_in_this_process()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tensorflow_without_warnings() -> None:
+    """It warns of functions traced often, which come of many tests in one process and of no user's command."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 @pytest.fixture(scope="session")
