@@ -42,6 +42,7 @@ def in_containers(settings: Settings, home: str = HOME) -> Settings:
     if settings.training.strategy == "multi_worker":
         raise TextrailError("a training.strategy of one process on Kubeflow, where the Trainer is one pod",
                             "multi_worker", "For several GPUs: mirrored, and kubeflow.components.Trainer.gpus.")
+
     def moved(key: str, path: str) -> str:
         if is_uri(path):
             return _known_uri(key, path)

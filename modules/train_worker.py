@@ -136,13 +136,11 @@ def main() -> int:
 
 
 def take_part(code: str, wait_seconds: float) -> None:
-    """Any other process: waits for the run to come to its training, then takes part in it.
+    """Any other process: waits for the run to come to its training, and takes part in it unless it has none.
 
     Args:
         code: see `train_here_and_elsewhere`.
         wait_seconds: for the run to come there.
-
-    Where the run has nothing to train it is back at once.
 
     Raises:
         TextrailError: this is the first process, no run came, this process cannot take part, or the training failed.

@@ -100,8 +100,9 @@ class Pod(Section):
     tolerations: list[Toleration] = Field(
         default_factory=list, description="Taints of nodes that will do: `[{key: gpu, operator: Exists or Equal, "
         "value: …, effect: NoSchedule, seconds: …}]`.")
-    retries: int = Field(0, ge=0, description="Further attempts of a pod that failed or was lost. The Trainer has 2 "
-                         "unless `components.Trainer.retries` says otherwise; gates fail again, however often asked.")
+    retries: int = Field(0, ge=0, description="Further attempts of a pod that failed; of one that was deleted, see "
+                         "[Kubeflow](kubeflow.md#resources). The Trainer has 2 unless `components.Trainer.retries` "
+                         "says otherwise; gates fail again, however often asked.")
     retry_seconds: int = Field(30, ge=1, description="Wait before the first further attempt.")
     retry_factor: int = Field(2, ge=1, description="Each wait is so many times the one before it.")
     retry_most_seconds: int = Field(

@@ -51,11 +51,11 @@ class OnKubeflow:
         (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
         return uri
 
-    def run(self, *overrides: str, **options) -> dict[str, Finished]:
+    def run(self, *overrides: str, pipeline_root: str = "s3://artifacts/textrail") -> dict[str, Finished]:
         from kubeflow import compile as kubeflow
 
         documents = kubeflow.compile_run(settings.load(str(self._file), overrides), self._project.name,
-                                         "textrail:test", "s3://artifacts/textrail", **options)
+                                         "textrail:test", pipeline_root)
         kubeflow.write(documents, self._folder / "compiled.yaml")
         return self.cluster.run(self._folder / "compiled.yaml")
 

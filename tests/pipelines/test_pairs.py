@@ -80,8 +80,12 @@ def test_a_file_of_two_columns_is_answered(pushed):
 
 
 def test_on_kubeflow_it_is_the_same_model(pushed, tmp_path):
+    """With its artifacts on a volume, of which the cluster's store then has none."""
     kubeflow = OnKubeflow(pushed, tmp_path, {"source": "tfrecord", "path": "records"})
-    kubeflow.run()
+    done = kubeflow.run(pipeline_root=str(kubeflow.models / "runs"))
+    kept = Path(done["Trainer"].artifacts["model"]["metadata"]["stored_at"])
+    assert kept.is_relative_to(kubeflow.models / "runs") and (kept / "Format-Serving" / "saved_model.pb").is_file()
+    assert not kubeflow.cluster.path(done["Trainer"].artifacts["model"]["uri"]).exists()
     words = [word for mood in MOODS.values() for word in mood]
     kubeflow.assert_local_model(before=[f"the {word} film" for word in words],
                                 after=[f"the {word} room" for word in reversed(words)])
