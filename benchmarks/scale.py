@@ -1,28 +1,32 @@
 """Rows a second, memory and bytes of reading, statistics and Transform on 1, 4 and 16 times the IMDB texts.
 
-    python benchmarks/scale.py [--times 1 4 16] [--set beam.KEY=VALUE …]
+    python benchmarks/scale.py [--flink] [--times 1 4 16] [--repeats 3] [--set beam.KEY=VALUE …]
 
-Each size is prepared by a process of its own: ExampleGen, StatisticsGen and TextTransform, where `beam` says (default:
-in that process; for a Flink on this machine `--set beam.runner=flink`). Memory is the peak of that process and, with
-`--watch PID …`, of others such as Flink's. It is to stay within 1.3 times that of the smallest size, and the time, less
-what a thousand rows take, within 1.05 times its multiple. Every copy of the texts has a word of its own, so that no
-two rows are the same.
+Each size is prepared by a process of its own: ExampleGen, StatisticsGen and TextTransform, in that process or where
+`beam` says; `--flink` starts a Flink on this machine for it, the one of `tests/cluster`. Of a size the median time of
+all repeats is told, and the most memory that the process ever had, as well as each part of that Flink; of its Python
+workers, the largest. Memory is to stay within 1.3 times that of the smallest size, and the time, less that of a
+thousand rows, which is start-up, within 1.05 times its multiple. Every copy of the texts has a word of its own, so that
+no two rows are the same.
 """
 
 import argparse
+import contextlib
 import csv
 import gzip
 import io
 import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 PROJECT = Path(__file__).resolve().parent.parent
@@ -62,6 +66,7 @@ def prepare(folder: Path, beam: dict) -> None:
     from components.beam_runner import make_pipeline
     from components.encoder_importer import import_encoder
     from pipelines.classification_sections import Data
+    from pipelines.steps import STATISTICS
 
     kinds = {"examples": standard_artifacts.Examples, "schema": standard_artifacts.Schema, "encoder": Encoder,
              "statistics": standard_artifacts.ExampleStatistics, "transform_graph": standard_artifacts.TransformGraph,
@@ -79,7 +84,8 @@ def prepare(folder: Path, beam: dict) -> None:
     steps = {
         "ExampleGen": (example_gen.Executor, [], ["examples"],
                        {"data": data.model_dump_json(exclude={"schema_file"}), "fingerprint": ""}),
-        "StatisticsGen": (StatisticsGen, ["examples"], ["statistics"], {"exclude_splits": "[]"}),
+        "StatisticsGen": (StatisticsGen, ["examples"], ["statistics"],
+                          {"exclude_splits": "[]", "stats_options_json": STATISTICS.to_json()}),
         "TextTransform": (text_transform.Executor, ["examples", "schema", "encoder"],
                           ["transform_graph", "transformed_examples"],
                           {"preprocessing_fn": "modules.classifier.preprocessing_fn",
@@ -114,71 +120,134 @@ def resident_mb(pid: int) -> int:
         return 0
 
 
-class Watch(threading.Thread):
-    """The largest memory of processes while it runs; a process's own peak would count what was before."""
+Processes = Callable[[], dict[str, list[int]]]   # Name → PIDs, as they are now.
 
-    def __init__(self, pids: Sequence[int]):
+
+class Watch(threading.Thread):
+    """The largest memory of others while it runs; a process's own peak would count what was before."""
+
+    def __init__(self, processes: Processes):
         super().__init__(daemon=True)
-        self.peaks, self._stopped = dict.fromkeys(pids, 0), threading.Event()
+        self._processes, self.peaks, self._stopped = processes, {}, threading.Event()   # type: ignore[var-annotated]
 
     def run(self) -> None:
         while not self._stopped.wait(0.5):
-            self.peaks = {pid: max(peak, resident_mb(pid)) for pid, peak in self.peaks.items()}
+            for name, pids in self._processes().items():
+                self.peaks[name] = max([self.peaks.get(name, 0), *map(resident_mb, pids)])
 
-    def stop(self) -> dict[int, int]:
-        """PID → MB."""
+    def stop(self) -> dict[str, int]:
+        """Name → MB of its largest process."""
         self._stopped.set()
         self.join()
         return self.peaks
+
+
+class Found(NamedTuple):
+    """What preparing some rows took.
+
+    Attributes:
+        rows: how many.
+        seconds: component → seconds.
+        memory: process → MB.
+        written: bytes of examples and transformed examples.
+    """
+
+    rows: int
+    seconds: dict[str, float]
+    memory: dict[str, int]
+    written: int
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
+        memory = ", ".join(f"{name} {peak:,} MB" for name, peak in self.memory.items())
+        return (f"{self.rows:9,} rows  {self.total:7.1f} s  {self.rows / self.total:6,.0f} rows/s  "
+                f"{self.written / self.rows:4.0f} bytes a row written  ({each})\n{'':16}{memory}")
+
+
+def measure(texts: Path, copies: int, limit: int | None, overrides: list[str], others: Processes, repeats: int
+            ) -> Found:
+    """Has the rows prepared `repeats` times, each time in a new process. Times are medians, memory is the most."""
+    found = []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as temporary:
+            rows = write_copies(texts, copies, limit, Path(temporary) / "in")
+            watch = Watch(others)
+            watch.start()
+            command = [sys.executable, __file__, "--prepare", temporary]
+            done = subprocess.run([*command, *(word for one in overrides for word in ("--set", one))],
+                                  stdout=subprocess.PIPE, text=True, check=True)
+            one = json.loads(done.stdout.splitlines()[-1])
+            found.append(Found(rows, one["seconds"], {"its process": one["peak"]} | watch.stop(), one["written"]))
+    return found[0]._replace(
+        seconds={name: statistics.median(one.seconds[name] for one in found) for name in found[0].seconds},
+        memory={name: max(one.memory[name] for one in found) for name in found[0].memory})
+
+
+def growth(start: Found, first: Found, found: Found) -> str:
+    """How time and memory of `found` compare with those of `first`, the smallest size; `start` is start-up."""
+    linear = (first.total - start.total) * (found.rows - start.rows) / (first.rows - start.rows)
+    memory = {name: peak / max(first.memory[name], 1) for name, peak in found.memory.items()}
+    return (f"{'':16}time beyond start-up : linear {(found.total - start.total) / linear:.2f}; memory : smallest "
+            + ", ".join(f"{name} {ratio:.2f}" for name, ratio in memory.items()))
+
+
+@contextlib.contextmanager
+def flink() -> Iterator[tuple[list[str], Processes]]:
+    """A Flink on this machine: the settings to reach it, and its processes.
+
+    Raises:
+        SystemExit: there can be none.
+    """
+    from tests.cluster import cluster
+
+    if reason := cluster.missing():
+        raise SystemExit(f"skipped: {reason}")
+    with tempfile.TemporaryDirectory() as folder:
+        running = cluster.Flink(cluster.jars(PROJECT / "build" / "flink"), Path(folder))
+        try:
+            running.start()
+            yield ["beam.runner=flink", f"beam.job_endpoint={running.job_endpoint}", "beam.environment=EXTERNAL",
+                   f"beam.worker_pool={running.worker_pool}", "beam.parallelism=2"], running.processes
+        finally:
+            running.stop()
 
 
 def main() -> None:
     """Prepares each size and prints its figures and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--flink", action="store_true")
     parser.add_argument("--data", type=Path, default=IMDB)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="beam.KEY=VALUE")
-    parser.add_argument("--watch", type=int, nargs="*", default=[], metavar="PID")
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    from pipelines import settings
+    from pipelines.beam_sections import shown
+
+    if options.prepare:
+        prepare(options.prepare, settings.load_beam({}, options.overrides).model_dump())
+        return
     if not options.data.is_file():
         print(f"skipped: no {options.data}; --data names a .csv.gz with the columns review and sentiment, "
               "TEXTRAIL_SHARED the folder of the larger texts")
         return
-    from pipelines import settings
-    from pipelines.beam_sections import shown
-
-    beam = settings.load_beam({}, options.overrides)
-    if options.prepare:
-        prepare(options.prepare, beam.model_dump())
-        return
-    print(f"{shown(beam)}; {os.cpu_count()} cores")
-    start = first = None
-    for copies, limit in [(1, START_ROWS), *((copies, None) for copies in options.times)]:
-        with tempfile.TemporaryDirectory() as temporary:
-            rows = write_copies(options.data, copies, limit, Path(temporary) / "in")
-            watch = Watch(options.watch)
-            watch.start()
-            command = [sys.executable, __file__, "--prepare", temporary, "--data", str(options.data)]
-            done = subprocess.run([*command, *(word for one in options.overrides for word in ("--set", one))],
-                                  stdout=subprocess.PIPE, text=True, check=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            others = watch.stop()
-        total = sum(found["seconds"].values())
-        each = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in found["seconds"].items())
-        memory = ", ".join(f"{peak:,} MB" for peak in (found["peak"], *others.values()))
-        print(f"{rows:9,} rows  {total:7.1f} s  {rows / total:7.0f} rows/s  memory {memory}  "
-              f"{found['written'] / rows:6.0f} bytes a row  ({each})", flush=True)
-        if start is None:
-            start = total
-        elif first is None:
-            first = rows, total - start, [found["peak"], *others.values()]
-        else:
-            linear = first[1] * rows / first[0]
-            grown = max(now / max(then, 1) for now, then in zip([found["peak"], *others.values()], first[2],
-                                                                strict=True))
-            print(f"{'':14} time beyond start-up : linear {(total - start) / linear:.2f}, "
-                  f"memory : smallest {grown:.2f}")
+    with flink() if options.flink else contextlib.nullcontext(([], dict)) as (keys, others):
+        overrides = [*keys, *options.overrides]
+        print(f"{shown(settings.load_beam({}, overrides))}; {os.cpu_count()} cores", flush=True)
+        measure(options.data, 1, START_ROWS, overrides, others, 1)   # The first jobs of a Java process are slow.
+        start, first = measure(options.data, 1, START_ROWS, overrides, others, options.repeats), None
+        print(start, flush=True)
+        for copies in options.times:
+            found = measure(options.data, copies, None, overrides, others, options.repeats)
+            first = first or found
+            print(found, growth(start, first, found), sep="\n", flush=True)
+    seconds = (found.total - start.total) / (found.rows - start.rows)
+    print(f"{start.total - seconds * start.rows:.1f} s, and {seconds * 1e6:.0f} s for each million rows")
 
 
 if __name__ == "__main__":

@@ -90,10 +90,16 @@ def _classes(statistics: statistics_pb2.DatasetFeatureStatisticsList, label: str
     Raises:
         TextrailError: there is one, or too many to be classes.
     """
+    from tensorflow_data_validation.constants import LARGE_BYTES_PLACEHOLDER
+
     counts = label_counts(statistics, label)
     unique = next(f for f in statistics.datasets[0].features if _name(f) == label).string_stats.unique
     if unique > len(counts):
         raise TextrailError(f"a label {label!r} with some hundred classes at most", f"{unique} different values",
+                            "Name the column with the class names in data.label.")
+    if LARGE_BYTES_PLACEHOLDER in counts:
+        raise TextrailError(f"class names of at most 1,024 bytes in {label!r}",
+                            f"{counts[LARGE_BYTES_PLACEHOLDER]:,} rows with longer ones",
                             "Name the column with the class names in data.label.")
     check_classes(list(counts), label)
     return sorted(counts)

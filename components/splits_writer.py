@@ -32,6 +32,9 @@ from modules.progress import report as tell
 
 SHARD_BYTES = 64 << 20   # Text aimed at in one shard: what step 2 holds at a time.
 SPILL_BYTES = 32 << 20   # Text that step 1 holds before it spills.
+# Of a split. With more, each spill would have fewer than ten reviews for a shard, and reading those one by one takes
+# longer than all the rest. Of more than 128 GB the shards, and with them step 2's memory, grow instead.
+MOST_SHARDS = 2048
 SUMMARY = "summary.json"
 SKIPPED = "skipped_rows.jsonl"
 ROWS_SHOWN = 10   # Of those that cannot be used.
@@ -65,7 +68,7 @@ class Plan:
     Args:
         pieces: all of the source's pieces.
         shares: split → share of the rows whose piece names no split; they sum to 1.
-        shard_bytes: text aimed at in one shard.
+        shard_bytes: text aimed at in one shard, as far as MOST_SHARDS allows.
         seed: of the order of the rows, among the shards and within them; no split depends on it. None orders by the
             digest itself.
 
@@ -80,7 +83,8 @@ class Plan:
             for split, share in ({piece.split: 1.0} if piece.split else shares).items():
                 if share > 0:
                     sizes[split] += piece.size * share
-        self.shards = {split: max(1, math.ceil(sizes[split] / shard_bytes)) for split in SPLITS if split in sizes}
+        self.shards = {split: min(max(1, math.ceil(sizes[split] / shard_bytes)), MOST_SHARDS)
+                       for split in SPLITS if split in sizes}
         # Upper ends, on the scale of a 64-bit hash. The last one takes the rounding.
         ends, total = [], 0.0
         for split in SPLITS:

@@ -30,8 +30,8 @@ class Data(sections.Data):
         "`line`.")
     split: SplitShares = Field(default_factory=SplitShares, description="Files with one path: shares of the splits.")
     shard_megabytes: int = Field(
-        16, ge=1, description="Text aimed at in a file of prepared documents. Such a file is what one worker prepares "
-        "at a time.")
+        16, ge=1, description="Text aimed at in a file of prepared documents, of which there are at most 2,048. Such a "
+        "file is what one worker prepares at a time.")
 
 
 class Vocabulary(sections.Vocabulary):

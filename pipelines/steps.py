@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tensorflow_data_validation import StatsOptions
 from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.dsl.components.base.base_component import BaseComponent
@@ -33,6 +34,11 @@ from pipelines.sections import Encoder, Settings
 
 # Sections that no model depends on.
 NO_RECIPE = {"push", "description", "card", "beam", "kubeflow"}
+
+# Counted with sketches of a fixed size. TFDV's default groups the rows by each of their values, which for texts is all
+# of the data once more: in memory on this machine, through the network on a cluster. Up to 1,000 values are counted
+# exactly, and of classes there are fewer; of texts the counts are wrong by 0.1 % of the rows at most.
+STATISTICS = StatsOptions(use_sketch_based_topk_uniques=True)
 
 
 class WayIn(NamedTuple):
@@ -76,7 +82,7 @@ def way_in(settings: Settings, place: Place) -> WayIn:
     fingerprints = {"data": place.data(source), "schema": place.schema(data.schema_file)}
 
     examples = ExampleGen(data=json.dumps(source), fingerprint=fingerprints["data"])
-    statistics = StatisticsGen(examples=examples.outputs["examples"])
+    statistics = StatisticsGen(examples=examples.outputs["examples"], stats_options=STATISTICS)
     schema = SchemaGen(statistics=statistics.outputs["statistics"], columns=columns, curated=data.schema_file or "",
                        fingerprint=fingerprints["schema"])
     anomalies = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])

@@ -148,6 +148,10 @@ class Flink:
         wait_until(f"{name} at work", lambda: any(
             job["name"].startswith(name) and job["tasks"]["running"] for job in self.jobs()))
 
+    def processes(self) -> dict[str, list[int]]:
+        """Part → its processes; `workers` are those of the pool."""
+        return {name: [process.pid] for name, process in self._processes.items()} | {"workers": self.workers()}
+
     def workers(self) -> list[int]:
         """The pool's Python processes."""
         found, pool = [], self._processes["pool"].pid

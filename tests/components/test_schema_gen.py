@@ -72,6 +72,13 @@ def test_free_text_is_no_label():
         infer_schema(statistics(text=many, stars=many), wanted({"text": "text", "label": "stars"}))
 
 
+def test_long_texts_that_repeat_are_no_labels():
+    texts = ["dull", "a long story " * 100]
+    with pytest.raises(TextrailError, match="names of at most 1,024 bytes in 'stars'; received 3 rows with longer"):
+        infer_schema(statistics(text=list("abcd"), stars=[texts[0], *[texts[1]] * 3]),
+                     wanted({"text": "text", "label": "stars"}))
+
+
 def test_a_curated_schema_is_taken_as_it_is(tmp_path):
     path = tmp_path / "schema.pbtxt"
     path.write_text(CURATED)

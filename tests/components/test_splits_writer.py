@@ -16,6 +16,8 @@ def test_shards_follow_the_bytes_of_a_split():
     assert Plan(pieces, halves, shard_bytes=1000).shards == {"train": 1, "validation": 1}
     given = [Piece("validation", 150, ("v",)), Piece("train", 301, ("t",))]
     assert Plan(given, SHARES, shard_bytes=100).shards == {"train": 4, "validation": 2}
+    assert Plan([Piece("train", 10**12, ()), Piece("test", 1, ())], SHARES, 64 << 20).shards == {
+        "train": 2048, "test": 1}
 
 
 def test_shares_are_kept_and_do_not_move():

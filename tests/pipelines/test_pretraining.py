@@ -30,9 +30,9 @@ def document(draw: random.Random, sentences: int = 24) -> str:
     return " ".join(said)
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
-    folder, draw = tmp_path_factory.mktemp("project"), random.Random(1)
+def animals(folder: Path) -> Project:
+    """A run that learns of them, in an empty folder."""
+    draw = random.Random(1)
     (folder / "texts.txt").write_text("\n\n".join(document(draw) for _ in range(300)) + "\n")
     return Project(folder, "animals", {
         "shape": "pretraining", "data": {"path": "texts.txt", "documents": "block"}, "vocabulary": {"size": 200},
@@ -42,6 +42,11 @@ def project(tmp_path_factory) -> Project:
                      "precision": "float32"},
         "evaluation": {"thresholds": {"masked_accuracy": {"min": 0.6, "max_drop": 0.05}}, "length_bands": [16],
                        "examples": 4, "passes": 4}})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    return animals(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="module")

@@ -33,12 +33,11 @@ def write_pairs(path: Path, rows: int, seed: int) -> None:
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-@pytest.fixture(scope="module")
-def pushed(tmp_path_factory) -> Project:
-    folder = tmp_path_factory.mktemp("toy")
+def toy(folder: Path) -> Project:
+    """A run that translates the language, in an empty folder."""
     for seed, (split, rows) in enumerate({"train": 900, "validation": 60, "test": 120}.items()):
         write_pairs(folder / f"{split}.tsv", rows, seed)
-    project = Project(folder, "toy", {
+    return Project(folder, "toy", {
         "shape": "translation",
         "data": {"source": "csv", "columns": ["pt", "en", "kind"], "text": "pt", "target": "en", "slice": "kind",
                  "path": {split: f"{split}.tsv" for split in ("train", "validation", "test")}},
@@ -51,6 +50,11 @@ def pushed(tmp_path_factory) -> Project:
         "decoding": {"beams": 2, "n_best": 2},
         "evaluation": {"thresholds": {"bleu": {"min": 80, "max_drop": 1}, "bleu/adjective": {"min": 70}},
                        "length_bands": [7]}})
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory) -> Project:
+    project = toy(tmp_path_factory.mktemp("toy"))
     done = project.run()
     assert done.returncode == 0, done.stdout + done.stderr
     assert states(done) == dict.fromkeys(TRANSLATION, "done")
