@@ -22,6 +22,8 @@ some any one two three well badly really quite only just even still yet my your 
 LETTERS = list("abcdefghijklmnopqrstuvwxyz0123456789")
 
 FOLDERS = ("cluster", "kubeflow", "pipelines", "components", "modules")   # The slowest files first.
+takes_minutes = pytest.mark.skipif("TEXTRAIL_WHOLE" not in os.environ,
+                                   reason="whole runs that take minutes; TEXTRAIL_WHOLE=1 has them, too")
 WORKER_GB = 6   # Of memory: what the tests of one process take, with the programs that they start.
 
 

@@ -25,6 +25,7 @@ from pipelines.predict import Dialect
 from pipelines.pretraining_sections import Settings
 from pipelines.settings import load
 from tests.cluster.cluster import free_ports, wait_until
+from tests.conftest import takes_minutes
 from tests.pipelines.project import TRANSLATION, Project, states
 from tests.pipelines.test_pretraining import document
 from tests.pipelines.test_translation import write_pairs
@@ -103,8 +104,7 @@ def files(project: Project) -> set[str]:
     return {re.sub(r"\d+", "#", str(path.relative_to(folder))) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.skipif("TEXTRAIL_WHOLE_FLINK" not in os.environ,
-                    reason="two whole runs take minutes; TEXTRAIL_WHOLE_FLINK=1 compares them, too")
+@takes_minutes
 def test_a_run_that_was_killed_gives_what_it_gives_in_this_process(flink, tmp_path):
     here, there = projects = [Project(tmp_path / where, "toy", TOY) for where in ("here", "flink")]
     for project in projects:

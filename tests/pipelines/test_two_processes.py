@@ -10,18 +10,18 @@ from copy import copy
 
 import pytest
 
-from tests.pipelines.project import Project, states
+from tests.conftest import takes_minutes
+from tests.pipelines.project import Project
 from tests.pipelines.test_classification import moods
 from tests.pipelines.test_pretraining import animals
 from tests.pipelines.test_translation import toy
 
-EPOCHS = 12
-ALWAYS = ("--set", f"training.epochs={EPOCHS}", "--set", f"training.patience={EPOCHS}", "--set",
-          "training.loading.streams=2", "--set", "training.checkpoint_seconds=0.1")
+ALWAYS = ("--set", "training.loading.streams=2", "--set", "training.checkpoint_seconds=0.1")
 OF_TWO = ("--set", "training.strategy=multi_worker")
 
 
-@pytest.fixture(params=["classification", "translation", "pretraining"])
+@pytest.fixture(params=["classification", pytest.param("translation", marks=takes_minutes),
+                        pytest.param("pretraining", marks=takes_minutes)])
 def project(request, tmp_path, tiny_encoder) -> Project:
     return {"classification": lambda: moods(tmp_path, tiny_encoder), "translation": lambda: toy(tmp_path),
             "pretraining": lambda: animals(tmp_path)}[request.param]()
@@ -64,16 +64,14 @@ def test_one_process_takes_up_what_two_began_and_ends_where_two_end(project):
     resumed = int(re.search(r"resumed at step ([1-9]\d*) of", done.stdout)[1])
     by_one = rounds(project)
 
-    for trainer, said in (("done", "the training is over"),
-                          ("cached", "nothing to train: the run has taken its model from the cache")):
-        with there.start("train-worker", "--wait-minutes", "5") as other:
-            done = here.run(*ALWAYS, *OF_TWO)
-            out, err = other.communicate()
-        assert states(done)["Trainer"] == trainer, done.stdout + done.stderr + out + err
-        assert other.returncode == 0 and out.splitlines()[-1] == said, out + err
+    with there.start("train-worker", "--wait-minutes", "5") as other:
+        done = here.run(*ALWAYS, *OF_TWO)
+        out, err = other.communicate()
+    assert done.returncode == other.returncode == 0, done.stdout + done.stderr + out + err
+    assert out.splitlines()[-1] == "the training is over"
     by_two = rounds(project)
 
-    assert [one["step"] for one in by_one] == [two["step"] for two in by_two] and len(by_two) == EPOCHS
+    assert [one["step"] for one in by_one] == [two["step"] for two in by_two] and len(by_two) > 3
     for one, two in zip(by_one, by_two, strict=True):
         # Of the round that it took up, `train` is told of the steps behind that alone.
         for split in ("train", "validation") if one["step"] > resumed + by_one[0]["step"] else ("validation",):
