@@ -12,7 +12,7 @@ from tfx.proto.orchestration import executable_spec_pb2
 from components.beam_runner import make_pipeline
 from modules import progress
 from modules.errors import is_interruption
-from pipelines.failures import told
+from pipelines.failures import gist, told
 
 
 class BeamOperator(beam_executor_operator.BeamExecutorOperator):
@@ -47,8 +47,7 @@ class BeamOperator(beam_executor_operator.BeamExecutorOperator):
             except Exception as error:
                 if attempt > self._beam["retries"] or told(error) or is_interruption(error):
                     raise
-                line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-                progress.report(f"{name} begins again, attempt {attempt + 1} of {self._beam['retries'] + 1}: {line}",
-                                lasting=True)
+                progress.report(f"{name} begins again, attempt {attempt + 1} of {self._beam['retries'] + 1}: "
+                                + gist(error), lasting=True)
                 outputs_utils.remove_output_dirs(execution_info.output_dict)
                 outputs_utils.make_output_dirs(execution_info.output_dict)

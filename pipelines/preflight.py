@@ -28,7 +28,7 @@ from components.beam_runner import make_pipeline
 from components.code_fingerprint import project_fingerprint
 from components.versions import served_version
 from modules.errors import TextrailError
-from pipelines.failures import told
+from pipelines.failures import gist, told
 from pipelines.sections import Data, Settings
 
 # What workers import; more comes with these.
@@ -188,8 +188,7 @@ def _ask(settings: Mapping[str, Any], root: str, arguments: Mapping[str, Any]) -
                             _look_at(settings))
     if found and isinstance(found[0], BaseException):
         error = found[0]
-        line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise TextrailError("a worker that answers", told(error) or line, _look_at(settings)) from error
+        raise TextrailError("a worker that answers", told(error) or gist(error), _look_at(settings)) from error
     if not found:
         raise TextrailError("a worker that answers", "a job that ended without one", _look_at(settings))
     return found
