@@ -22,7 +22,7 @@ def job_server(tmp_path_factory):
     server._server.stop(0)
 
 
-def flink(endpoint, seconds=60.0, **keys):
+def flink(endpoint, seconds=600.0, **keys):
     return Beam(runner="flink", job_endpoint=endpoint, preflight_seconds=seconds, **keys).model_dump()
 
 
