@@ -200,12 +200,13 @@ def flink() -> Iterator[tuple[list[str], Processes]]:
     """A Flink on this machine: the settings to reach it, and its processes.
 
     Raises:
-        SystemExit: there can be none.
+        SystemExit: there can be none, of which the reason is printed.
     """
     from tests.cluster import cluster
 
     if reason := cluster.missing():
-        raise SystemExit(f"skipped: {reason}")
+        print(f"skipped: {reason}")
+        raise SystemExit
     with tempfile.TemporaryDirectory() as folder:
         running = cluster.Flink(cluster.jars(PROJECT / "build" / "flink"), Path(folder))
         try:
