@@ -37,19 +37,20 @@ from benchmarks import IMDB
 START_ROWS = 1000   # What a run of so few takes is start-up.
 
 
-def write_copies(texts: Path, copies: int, rows: int | None, folder: Path) -> int:
-    """Writes the table as often as asked for, a gzipped file each. Returns the number of rows."""
+def write_copies(texts: Path, copies: int, rows: int | None, folder: Path) -> tuple[int, int]:
+    """Writes the table as often as asked for, a gzipped file each. Returns the number of rows and of bytes of text."""
     folder.mkdir()
-    written = 0
+    written = text_bytes = 0
     for copy in range(copies):
         with gzip.open(texts, "rt", encoding="utf-8", newline="") as source, \
                 gzip.open(folder / f"{copy:02}.csv.gz", "wb", compresslevel=1) as target:
             out = csv.writer(io.TextIOWrapper(target, "utf-8", newline="", write_through=True))
             out.writerow(["review", "sentiment"])
             for row in itertools.islice(csv.DictReader(source), rows):
-                out.writerow([f"copy{copy} {row['review']}", row["sentiment"]])
-                written += 1
-    return written
+                text = f"copy{copy} {row['review']}"
+                out.writerow([text, row["sentiment"]])
+                written, text_bytes = written + 1, text_bytes + len(text.encode())
+    return written, text_bytes
 
 
 def prepare(folder: Path, beam: dict) -> None:
@@ -98,8 +99,8 @@ def prepare(folder: Path, beam: dict) -> None:
             make_beam_pipeline_fn=lambda name=name: make_pipeline(beam, name, str(folder)))   # type: ignore[misc]
         executor(context).Do({key: made[key] for key in inputs}, {key: made[key] for key in outputs}, properties)
         seconds[name] = time.monotonic() - began
-    written = sum(path.stat().st_size for key in ("examples", "transformed_examples")
-                  for path in (folder / key).rglob("*") if path.is_file())
+    written = {key: sum(path.stat().st_size for path in (folder / key).rglob("*") if path.is_file())
+               for key in ("examples", "transformed_examples")}
     print(json.dumps({"seconds": seconds, "written": written, "peak": peak_mb(os.getpid())}))
 
 
@@ -149,13 +150,15 @@ class Found(NamedTuple):
         rows: how many.
         seconds: component → seconds.
         memory: process → MB.
-        written: bytes of examples and transformed examples.
+        read: bytes of their text.
+        written: artifact → bytes of its files.
     """
 
     rows: int
     seconds: dict[str, float]
     memory: dict[str, int]
-    written: int
+    read: int
+    written: dict[str, int]
 
     @property
     def total(self) -> float:
@@ -164,8 +167,9 @@ class Found(NamedTuple):
     def __str__(self) -> str:
         each = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
         memory = ", ".join(f"{name} {peak:,} MB" for name, peak in self.memory.items())
-        return (f"{self.rows:9,} rows  {self.total:7.1f} s  {self.rows / self.total:6,.0f} rows/s  "
-                f"{self.written / self.rows:4.0f} bytes a row written  ({each})\n{'':16}{memory}")
+        written = ", ".join(f"{name} {size / self.rows:.0f}" for name, size in self.written.items())
+        return (f"{self.rows:9,} rows  {self.total:7.1f} s  {self.rows / self.total:6,.0f} rows/s  ({each})\n"
+                f"{'':16}bytes a row: text {self.read / self.rows:.0f}, {written}\n{'':16}{memory}")
 
 
 def measure(texts: Path, copies: int, limit: int | None, overrides: list[str], others: Processes, repeats: int
@@ -174,14 +178,15 @@ def measure(texts: Path, copies: int, limit: int | None, overrides: list[str], o
     found = []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as temporary:
-            rows = write_copies(texts, copies, limit, Path(temporary) / "in")
+            rows, read = write_copies(texts, copies, limit, Path(temporary) / "in")
             watch = Watch(others)
             watch.start()
             command = [sys.executable, __file__, "--prepare", temporary]
             done = subprocess.run([*command, *(word for one in overrides for word in ("--set", one))],
                                   stdout=subprocess.PIPE, text=True, check=True)
             one = json.loads(done.stdout.splitlines()[-1])
-            found.append(Found(rows, one["seconds"], {"its process": one["peak"]} | watch.stop(), one["written"]))
+            found.append(Found(rows, one["seconds"], {"its process": one["peak"]} | watch.stop(), read,
+                               one["written"]))
     return found[0]._replace(
         seconds={name: statistics.median(one.seconds[name] for one in found) for name in found[0].seconds},
         memory={name: max(one.memory[name] for one in found) for name in found[0].memory})
@@ -204,17 +209,14 @@ def flink() -> Iterator[tuple[list[str], Processes]]:
     """
     from tests.cluster import cluster
 
-    if reason := cluster.missing():
-        print(f"skipped: {reason}")
-        raise SystemExit
     with tempfile.TemporaryDirectory() as folder:
-        running = cluster.Flink(cluster.jars(PROJECT / "build" / "flink"), Path(folder))
         try:
-            running.start()
-            yield ["beam.runner=flink", f"beam.job_endpoint={running.job_endpoint}", "beam.environment=EXTERNAL",
-                   f"beam.worker_pool={running.worker_pool}", "beam.parallelism=2"], running.processes
-        finally:
-            running.stop()
+            with cluster.started(Path(folder)) as running:
+                yield ["beam.runner=flink", f"beam.job_endpoint={running.job_endpoint}", "beam.environment=EXTERNAL",
+                       f"beam.worker_pool={running.worker_pool}", "beam.parallelism=2"], running.processes
+        except cluster.NoFlink as reason:
+            print(f"skipped: {reason}")
+            raise SystemExit from reason
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""Reads a source through Beam and writes its rows as shuffled shards, in memory that does not grow with the data.
+"""Reads a source through Beam and writes its rows as shuffled shards, in memory that does not grow with the data
+(until there are MOST_SHARDS).
 
 Two steps with a tiny exchange between them, as an external sort works:
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from modules.errors import TextrailError, is_interruption
 from pipelines.commands import encoders, kubeflow, machines, models, results, runs
 from pipelines.commands.shared import FAILED, INTERRUPTED, USAGE, tell
+from pipelines.failures import gist
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,8 +44,7 @@ def _tell_unexpected(error: BaseException) -> int:
 
     with tempfile.NamedTemporaryFile("w", prefix="textrail-", suffix=".log", delete=False) as file:
         traceback.print_exception(type(error), error, error.__traceback__, file=file)
-    line = (str(error).strip().splitlines() or [""])[-1].rstrip(".")
-    return tell(f"{type(error).__name__}: {line}. The traceback is in {file.name}", FAILED)
+    return tell(f"{gist(error).rstrip('.')}. The traceback is in {file.name}", FAILED)
 
 
 def _parser() -> argparse.ArgumentParser:

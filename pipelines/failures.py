@@ -30,13 +30,17 @@ def told(error: BaseException) -> str | None:
 
 
 def gist(error: BaseException) -> str:
-    """The line of an exception that says most: where Python failed the last, where Java alone did the first.
+    """An exception's type and the line that says most: where Python failed the last, where Java alone did the first.
 
         >>> gist(RuntimeError("Pipeline 3 failed in state FAILED: java.lang.IllegalStateException: no executors\n"
         ...                   "\tat org.apache.spark.SparkContext.stop(SparkContext.scala:2)"))
-        'Pipeline 3 failed in state FAILED: java.lang.IllegalStateException: no executors'
+        'RuntimeError: Pipeline 3 failed in state FAILED: java.lang.IllegalStateException: no executors'
+        >>> gist(RuntimeError("Traceback (most recent call last):\n …\nKeyError: 'a'"))
+        "KeyError: 'a'"
     """
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    spoken = [line.strip() for line in lines if line.strip() and not JAVA_FRAME.search(line.strip())]
-    java_alone = len(spoken) < len([line for line in lines if line.strip()]) and "Traceback (" not in str(error)
-    return (spoken or lines)[0 if java_alone else -1]
+    name = type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [name]
+    spoken = [line for line in lines if not JAVA_FRAME.search(line)] or lines
+    java_alone = len(spoken) < len(lines) and "Traceback (" not in str(error)
+    line = spoken[0 if java_alone else -1]
+    return line if line == name or re.match(r"[\w.]*(Error|Exception)\b", line) else f"{name}: {line}"

@@ -34,7 +34,7 @@ from components.run_record import write_reason
 from modules.errors import TextrailError, is_interruption
 from pipelines.beam_operator import BeamOperator
 from pipelines.beam_sections import Beam
-from pipelines.failures import told
+from pipelines.failures import gist, told
 
 State = Literal["waiting", "running", "cached", "done", "skipped", "failed", "interrupted"]
 
@@ -210,14 +210,9 @@ def sentence(error: BaseException, log: Path) -> str:
         log: the file with the traceback.
 
     Returns:
-        The TextrailError's message alone; for other exceptions their type and last line, and where the log is.
+        The TextrailError's message alone; for other exceptions their gist, and where the log is.
     """
-    if ours := told(error):
-        return ours
-    line = _last_line(str(error))
-    if not re.match(r"[\w.]*(Error|Exception)\b", line):
-        line = f"{type(error).__name__}: {line}" if line else type(error).__name__
-    return f"{line.rstrip('.')}. The log has the traceback: {log}"
+    return told(error) or f"{gist(error).rstrip('.')}. The log has the traceback: {log}"
 
 
 def _last_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +27,48 @@ JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 OPEN = ("util", "lang", "nio", "net", "util.concurrent")   # What Flink looks into of Java 17.
 
 
-def missing() -> str:
-    """Why there can be no cluster here; empty if there can."""
-    absent = [program for program in ("java", "mvn") if not shutil.which(program)]
-    if absent:
-        return f"Flink needs {' and '.join(absent)}, which this machine lacks"
-    return "" if apache_beam.__version__ in FLINK else f"no Flink is named here for Beam {apache_beam.__version__}"
+class NoFlink(Exception):
+    """There can be none here; the message says why."""
 
 
-def jars(folder: Path, scope: str = "runtime") -> Path:
-    """Folder with Flink's packages, fetched by Maven the first time; of scope `provided` those of its operator.
+@contextlib.contextmanager
+def started(folder: Path) -> Iterator[Flink]:
+    """A Flink as long as the block lasts, with configuration and logs in `folder`.
 
     Raises:
-        RuntimeError: Maven could not fetch them.
+        NoFlink: there can be none.
     """
-    lib, version = folder / "lib", apache_beam.__version__
+    flink = Flink(jars("flink"), folder)
+    try:
+        flink.start()
+        yield flink
+    finally:
+        flink.stop()
+
+
+def jars(name: str, scope: str = "runtime") -> Path:
+    """Folder with Flink's packages, fetched by Maven the first time; of scope `provided` those of its operator.
+
+    Args:
+        name: of the folder below `build/`.
+        scope: Maven's, of the packages in `flink/pom.xml`.
+
+    Raises:
+        NoFlink: this machine has no Java or Maven, no Flink fits its Beam, or Maven could not fetch the packages.
+    """
+    if absent := [program for program in ("java", "mvn") if not shutil.which(program)]:
+        raise NoFlink(f"Flink needs {' and '.join(absent)}, which this machine lacks")
+    lib, version = HERE.parents[2] / "build" / name / "lib", apache_beam.__version__
+    if version not in FLINK:
+        raise NoFlink(f"no Flink is named here for Beam {version}")
+    lib.mkdir(parents=True, exist_ok=True)
     if not (lib / ".complete").exists():
         done = subprocess.run(
             ["mvn", "-B", "-q", "-f", str(HERE / "pom.xml"), f"-Dbeam.version={version}",
              f"-Dflink.version={FLINK[version]}", "dependency:copy-dependencies", f"-DoutputDirectory={lib}",
              f"-DincludeScope={scope}"], capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"Maven could not fetch Flink: {(done.stdout + done.stderr).strip()[-300:]}")
+            raise NoFlink(f"Maven could not fetch Flink: {(done.stdout + done.stderr).strip()[-300:]}")
         (lib / ".complete").touch()
     return lib
 

@@ -32,14 +32,10 @@ def manifests() -> dict[str, dict]:
 @pytest.fixture(scope="module")
 def schema() -> dict:
     """What the operator takes for the `spec` of a FlinkDeployment; unknown keys are refused, as API servers do."""
-    if reason := cluster.missing():
-        pytest.skip(reason)
-    folder = ROOT / "build" / "flink-operator"
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        jar, = cluster.jars(folder, "provided").glob("flink-kubernetes-operator-api-*.jar")
-    except RuntimeError as error:
-        pytest.skip(str(error))
+        jar, = cluster.jars("flink-operator", "provided").glob("flink-kubernetes-operator-api-*.jar")
+    except cluster.NoFlink as reason:
+        pytest.skip(str(reason))
     with zipfile.ZipFile(jar) as opened:
         resource = yaml.safe_load(opened.read("META-INF/fabric8/flinkdeployments.flink.apache.org-v1.yml"))
     version, = resource["spec"]["versions"]

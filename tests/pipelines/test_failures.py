@@ -4,8 +4,8 @@ import pytest
 
 from pipelines.failures import gist
 
-SPARK = """Pipeline 7 failed in state FAILED: java.lang.IllegalStateException: Cannot call methods on a stopped
-SparkContext. It was created at:
+SPARK = """Pipeline 7 failed in state FAILED: java.lang.IllegalStateException: Cannot call methods
+on a stopped SparkContext. It was created at:
 
 org.apache.spark.api.java.JavaSparkContext.<init>(JavaSparkContext.scala:58)
 java.base/java.lang.Thread.run(Thread.java:840)
@@ -21,10 +21,10 @@ ValueError: no such column
 
 
 @pytest.mark.parametrize("text, expected", [
-    (SPARK, "Pipeline 7 failed in state FAILED: java.lang.IllegalStateException: Cannot call methods on a stopped"),
+    (SPARK, "RuntimeError: Pipeline 7 failed in state FAILED: java.lang.IllegalStateException: Cannot call methods"),
     (FLINK, "ValueError: no such column"),
     ("Traceback (most recent call last):\n  File \"a.py\", line 1\nKeyError: 'a'\n", "KeyError: 'a'"),
-    ("\tat java.base/java.lang.Thread.run(Thread.java:840)", "at java.base/java.lang.Thread.run(Thread.java:840)"),
-    ("plain", "plain"), ("", "RuntimeError")])
+    ("\tat java.lang.Thread.run(Thread.java:840)", "RuntimeError: at java.lang.Thread.run(Thread.java:840)"),
+    ("plain", "RuntimeError: plain"), ("", "RuntimeError")])
 def test_the_line_that_says_most(text, expected):
     assert gist(RuntimeError(text)) == expected
